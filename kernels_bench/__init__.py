@@ -1,0 +1,1 @@
+"""Kernel and engine benchmarks that feed capsim's calibration."""
