@@ -20,7 +20,9 @@ def test_parse(text, unit, value):
     assert units.parse(text, unit) == pytest.approx(value, rel=1e-15)
 
 
-@pytest.mark.parametrize(("text", "unit"), [("50 GB", "s"), ("fast", "bytes_per_s"), (True, "s"), ("3 TB", "bytes_per_s")])
+@pytest.mark.parametrize(
+    ("text", "unit"), [("50 GB", "s"), ("fast", "bytes_per_s"), (True, "s"), ("3 TB", "bytes_per_s")]
+)
 def test_parse_refuses_wrong_units(text, unit):
     with pytest.raises(ValueError, match="expected a quantity such as"):
         units.parse(text, unit)

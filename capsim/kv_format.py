@@ -1,0 +1,71 @@
+"""KV cache formats: bytes per entry, and the time they add per KV token written and read."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from capsim.llm import KVStream, ModelSpec
+
+BF16_BYTES = 2
+
+
+class KVFormat(BaseModel):
+    """How one KV head stores one token.
+
+    ``bits_per_element`` and ``overhead_bytes`` (norms, scales and zeros of one head-vector pair) give its size;
+    ``uncompressed_layers`` at the ends of the stack stay bf16, as vLLM's TurboQuant presets do.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    bits_per_element: float = Field(gt=0)
+    overhead_bytes: int = Field(0, ge=0)
+    uncompressed_layers: int = Field(0, ge=0)
+    engines: tuple[str, ...] = ()
+    read_flops: Literal["bf16", "fp8"] = "bf16"
+    dequantise_s_per_byte: float = Field(0.0, ge=0)
+    lossless: bool = False
+
+
+def entry_bytes(stream: KVStream, kv_format: KVFormat) -> float:
+    """Bytes of one entry of one KV head in a compressed layer."""
+    if not stream.quantisable:
+        return stream.elements * BF16_BYTES
+    return stream.elements * kv_format.bits_per_element / 8 + kv_format.overhead_bytes
+
+
+def heads_per_rank(stream: KVStream, tp: int) -> int:
+    """KV heads a tensor-parallel rank holds: its share, and never less than one whole head."""
+    return max(1, stream.heads // tp)
+
+
+def stream_bytes(model: ModelSpec, stream: KVStream, kv_format: KVFormat, tp: int = 1) -> float:
+    """Bytes of one entry of ``stream`` on one rank, summed over the stream's layers.
+
+    The uncompressed layers are shared out over the streams by their number of layers.
+    """
+    heads = heads_per_rank(stream, tp)
+    plain = kv_format.uncompressed_layers * stream.layers / model.layers
+    compressed = max(0.0, stream.layers - plain)
+    plain = stream.layers - compressed
+    return heads * (compressed * entry_bytes(stream, kv_format) + plain * stream.elements * BF16_BYTES)
+
+
+def kv_bytes(model: ModelSpec, kv_format: KVFormat, context_tokens: float, tp: int = 1) -> float:
+    """KV bytes that a sequence of ``context_tokens`` holds on each rank."""
+    return sum(stream_bytes(model, s, kv_format, tp) * s.stored(context_tokens) for s in model.streams)
+
+
+def growth_bytes_per_token(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -> float:
+    """KV bytes per further token on each rank, once every window is full."""
+    return sum(stream_bytes(model, s, kv_format, tp) / s.ratio for s in model.streams if s.grows)
+
+
+def window_bytes(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -> float:
+    """KV bytes of a sequence's full windows on each rank: the part that does not grow."""
+    return sum(
+        stream_bytes(model, s, kv_format, tp) * s.stored(s.window_tokens or 0)
+        for s in model.streams
+        if not s.grows
+    )
