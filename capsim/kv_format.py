@@ -65,7 +65,5 @@ def growth_bytes_per_token(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -
 def window_bytes(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -> float:
     """KV bytes of a sequence's full windows on each rank: the part that does not grow."""
     return sum(
-        stream_bytes(model, s, kv_format, tp) * s.stored(s.window_tokens or 0)
-        for s in model.streams
-        if not s.grows
+        stream_bytes(model, s, kv_format, tp) * s.stored(s.window_tokens or 0) for s in model.streams if not s.grows
     )

@@ -122,19 +122,15 @@ class Attention(BaseModel):
         return self._compressed_streams()
 
     def _compressed_streams(self) -> list[KVStream]:
-        """DeepSeek V4: one shared 512-wide entry per ``ratio`` tokens, K = V, and a window of raw ones on every layer."""
+        """DeepSeek V4: one shared entry per ``ratio`` tokens, K = V, and a window of raw ones on every layer."""
         dim, ratio, window = self._of("head_dim"), self._of("ratio"), self._of("window_tokens")
         flops = 4.0 * self.heads * dim
         streams = [KVStream("window", self.layers, 1, dim, flops, flops, window_tokens=window)]
         if ratio > 1:
-            streams.append(
-                KVStream(self.kind, self.layers, 1, dim, flops, flops, ratio=ratio, top_k=self.top_k)
-            )
+            streams.append(KVStream(self.kind, self.layers, 1, dim, flops, flops, ratio=ratio, top_k=self.top_k))
         if self.kind == "csa":
             index = 2.0 * self._of("index_heads") * self._of("index_dim")
-            streams.append(
-                KVStream("indexer", self.layers, 1, self._of("index_dim"), index, index, ratio=ratio)
-            )
+            streams.append(KVStream("indexer", self.layers, 1, self._of("index_dim"), index, index, ratio=ratio))
         return streams
 
     def parameters(self, hidden: int) -> int:
@@ -154,9 +150,7 @@ class Attention(BaseModel):
         dim, rank = self._of("head_dim"), self._of("query_rank")
         total = hidden * rank + rank * self.heads * dim + hidden * dim
         if self.output_rank is not None:
-            total += (
-                self.heads * dim * self.output_rank + self.output_rank * (self.output_groups or 1) * hidden
-            )
+            total += self.heads * dim * self.output_rank + self.output_rank * (self.output_groups or 1) * hidden
         else:
             total += self.heads * dim * hidden
         if self._of("ratio") > 1:

@@ -68,11 +68,7 @@ def seconds(value_s: float) -> str:
     """``0.0123`` → ``12.3 ms``."""
     if value_s == 0:
         return "0 s"
-    return (
-        _scaled(value_s, 3, [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs")])
-        if value_s < 1000
-        else f"{value_s:,.0f} s"
-    )
+    return _scaled(value_s, 3, [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs")]) if value_s < 1000 else f"{value_s:,.0f} s"
 
 
 def bytes_(value_bytes: float) -> str:

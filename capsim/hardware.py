@@ -1,0 +1,49 @@
+"""Devices and nodes: what a chip can do, and how many of them stand in a box."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+
+from capsim import units
+
+Seconds = Annotated[float, BeforeValidator(lambda v: units.parse(v, "s")), Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[float, BeforeValidator(lambda v: units.parse(v, "bytes")), Field(gt=0, allow_inf_nan=False)]
+BytesPerSecond = Annotated[float, BeforeValidator(lambda v: units.parse(v, "bytes_per_s")), Field(gt=0)]
+Flops = Annotated[float, BeforeValidator(lambda v: units.parse(v, "flops")), Field(gt=0)]
+Watts = Annotated[float, BeforeValidator(lambda v: units.parse(v, "w")), Field(ge=0)]
+
+Precision = Literal["bf16", "fp8", "fp4"]
+
+
+class Device(BaseModel):
+    """One accelerator. Arithmetic rates are dense; ``link_bytes_per_s`` is one direction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["gpu", "mac", "npu"]
+    memory_bytes: Bytes
+    usable_fraction: float = Field(1.0, gt=0, le=1)
+    memory_bytes_per_s: BytesPerSecond
+    bf16_flops: Flops
+    fp8_flops: Flops | None = None
+    fp4_flops: Flops | None = None
+    link_bytes_per_s: BytesPerSecond | None = None
+    power_w: Watts
+
+    def flops(self, precision: Precision) -> float:
+        """Dense arithmetic rate; a precision the chip lacks runs at the next wider one's."""
+        rates = {"fp4": self.fp4_flops, "fp8": self.fp8_flops, "bf16": self.bf16_flops}
+        wider = list(rates)[list(rates).index(precision) :]
+        return next(rate for name in wider if (rate := rates[name]) is not None)
+
+
+class Node(BaseModel):
+    """A box of ``devices`` like devices that is bought, rented and lost as one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    device: str
+    devices: PositiveInt
+    engine: str
