@@ -1,0 +1,61 @@
+"""How long one engine step takes: what goes in, what comes out."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Bound = Literal["memory", "compute", "network", "overhead"]
+
+
+class PrefillChunk(NamedTuple):
+    """New tokens of one sequence, computed on top of ``context_tokens`` already in its KV."""
+
+    new_tokens: int
+    context_tokens: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one engine step does, as numbers only.
+
+    ``decode_reads`` holds, for each KV stream of the model, the entries that the decoding sequences read in one
+    layer: Σ read(context).
+    """
+
+    decode_sequences: int
+    decode_reads: tuple[float, ...]
+    prefill: tuple[PrefillChunk, ...] = ()
+    finishing_prefills: int = 0
+
+    @property
+    def prefill_tokens(self) -> int:
+        return sum(chunk.new_tokens for chunk in self.prefill)
+
+    @property
+    def tokens(self) -> int:
+        return self.decode_sequences + self.prefill_tokens
+
+    @property
+    def sequences(self) -> int:
+        return self.decode_sequences + len(self.prefill)
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step by component, and the resource that takes most of it."""
+
+    attention_s: float
+    experts_s: float
+    dense_s: float
+    collectives_s: float
+    overhead_s: float
+    bound: Bound
+
+    @property
+    def total_s(self) -> float:
+        return self.attention_s + self.experts_s + self.dense_s + self.collectives_s + self.overhead_s
+
+
+class StepTimeModel(Protocol):
+    """Anything that says how long a step takes."""
+
+    def step_time(self, batch: Batch) -> StepTime: ...
