@@ -1,0 +1,1 @@
+"""The discrete-event simulation: nodes, their schedulers and KV pools, behind a router. The only user of simpy."""
