@@ -25,6 +25,10 @@ class KVCache:
         """Whether a new sequence of that length fits what is free now."""
         return self._blocks_of(context_tokens) <= self.free_blocks
 
+    def fits_all(self, contexts_tokens: list[int]) -> bool:
+        """Whether new sequences of those lengths fit together."""
+        return sum(map(self._blocks_of, contexts_tokens)) <= self.free_blocks
+
     def ever_fits(self, context_tokens: int) -> bool:
         return self._blocks_of(context_tokens) <= self.total_blocks
 
