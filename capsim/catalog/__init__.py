@@ -19,7 +19,7 @@ from capsim.hardware import Device, Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.prices import Price
-from capsim.steptime.efficiency import Efficiency
+from capsim.efficiency import Efficiency
 
 FOLDER = Path(__file__).parent
 Basis = Literal["measured", "calibrated", "datasheet", "vendor", "assumed"]

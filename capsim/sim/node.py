@@ -19,6 +19,9 @@ class _Step:
     schedule: Schedule
     batch: Batch
     context_tokens: int
+    kv_blocks: int
+    running: int
+    waiting: int
 
 
 class Rank:
@@ -35,14 +38,14 @@ class Rank:
     def in_flight(self) -> int:
         return len(self.scheduler.running) + len(self.scheduler.waiting)
 
-    def submit(self, record: RequestRecord, max_tokens: int) -> bool:
-        """Queue a request; False when the queue is full or the pool could never hold it."""
-        if self.queue_limit is not None and self._would_wait(record) >= self.queue_limit + 1:
-            return False
-        accepted = self.scheduler.add(Sequence(record.request, record.prompt_tokens, max_tokens))
-        if accepted:
-            self.records[record.request] = record
-        return accepted
+    def submit(self, record: RequestRecord, max_tokens: int) -> str:
+        """Queue a request; why not, when the queue is full or the pool could never hold it."""
+        if self.queue_limit is not None and self._would_wait(record) > self.queue_limit:
+            return "queue full"
+        if not self.scheduler.add(Sequence(record.request, record.prompt_tokens, max_tokens)):
+            return "larger than the KV pool"
+        self.records[record.request] = record
+        return ""
 
     def _would_wait(self, record: RequestRecord) -> int:
         """How many would wait, this one included: none if it can start with those already queued."""
@@ -107,9 +110,15 @@ class Engine:
             record = rank.records[sequence.index]
             if record.first_scheduled_s != record.first_scheduled_s:  # NaN: not scheduled before
                 record.first_scheduled_s = self.env.now
-        return self._describe(schedule)
+        batch, context_tokens = self._describe(schedule)
+        scheduler = rank.scheduler
+        return _Step(
+            schedule, batch, context_tokens,
+            scheduler.cache.used_blocks, len(scheduler.running), len(scheduler.waiting),
+        )  # fmt: skip
 
-    def _describe(self, schedule: Schedule) -> _Step:
+    def _describe(self, schedule: Schedule) -> tuple[Batch, int]:
+        """What the step does, and the context its sequences had."""
         contexts: list[int] = []
         chunks: list[PrefillChunk] = []
         finishing = 0
@@ -121,7 +130,7 @@ class Engine:
                 finishing += sequence.computed_tokens + new == sequence.known_tokens
         reads = tuple(sum(map(stream.read, contexts)) for stream in self._streams)
         batch = Batch(len(contexts), reads, tuple(chunks), finishing)
-        return _Step(schedule, batch, sum(contexts) + sum(c.context_tokens for c in chunks))
+        return batch, sum(contexts) + sum(c.context_tokens for c in chunks)
 
     def _complete(self, rank: Rank, schedule: Schedule) -> int:
         """Book tokens; the number of token gaps that equal this step's duration."""
@@ -149,9 +158,8 @@ class Engine:
         self._on_finish(record)
 
     def _record(self, rank: Rank, step: _Step, time: StepTime, start_s: float, gaps: int) -> None:
-        scheduler = rank.scheduler
         self._records.add_segment(
-            node=self.node, rank=rank.index, start_s=start_s, duration_s=self.env.now - start_s, steps=1, gaps=gaps,
-            kv_blocks=scheduler.cache.used_blocks, running=len(scheduler.running), waiting=len(scheduler.waiting),
+            node=self.node, rank=rank.index, start_s=start_s, duration_s=time.total_s, steps=1, gaps=gaps,
+            kv_blocks=step.kv_blocks, running=step.running, waiting=step.waiting,
             **batch_columns(step.batch, step.context_tokens), **components(time),
         )  # fmt: skip

@@ -8,8 +8,8 @@ import pandas as pd
 from capsim.steptime import Batch, StepTime
 
 REQUEST_COLUMNS = (
-    "request", "session", "turn", "pool", "node", "prompt_tokens", "cached_tokens", "output_tokens", "arrival_s",
-    "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "stalls_s", "outcome",
+    "request", "session", "turn", "pool", "node", "rank", "prompt_tokens", "cached_tokens", "output_tokens", "arrival_s",
+    "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "stalls_s", "outcome", "reason",
 )  # fmt: skip
 SEGMENT_COLUMNS = (
     "node", "rank", "start_s", "duration_s", "steps", "decode_sequences", "gaps", "prefill_tokens", "context_tokens",
@@ -30,6 +30,7 @@ class RequestRecord:
     turn: int = 0
     pool: str = "default"
     node: int = -1
+    rank: int = -1
     cached_tokens: int = 0
     enqueued_s: float = float("nan")
     first_scheduled_s: float = float("nan")
@@ -39,18 +40,19 @@ class RequestRecord:
     preemptions: int = 0
     stalls_s: list[float] = field(default_factory=list)
     outcome: str = "unfinished"
+    reason: str = ""
 
 
 class Records:
-    """Rows as they happen."""
+    """Rows as they happen; each is added whole, so that an interrupted run leaves no half row."""
 
     def __init__(self) -> None:
         self.requests: list[RequestRecord] = []
-        self._segments: dict[str, list[Any]] = {name: [] for name in SEGMENT_COLUMNS}
+        self.interrupted = False
+        self._segments: list[tuple[Any, ...]] = []
 
     def add_segment(self, **row: Any) -> None:
-        for name, values in self._segments.items():
-            values.append(row[name])
+        self._segments.append(tuple(row[name] for name in SEGMENT_COLUMNS))
 
     def requests_table(self) -> pd.DataFrame:
         rows = {name: [getattr(r, name) for r in self.requests] for name in REQUEST_COLUMNS}

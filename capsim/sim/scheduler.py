@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from capsim.sim.kvcache import KVCache
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """A request inside a node. ``max_tokens`` is the client's; the true output length is known to the node alone."""
 

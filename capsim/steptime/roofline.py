@@ -13,7 +13,7 @@ from capsim.kv_format import KVFormat, heads_per_rank, stream_bytes
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.parallelism import Parallelism
 from capsim.steptime import Batch, Bound, StepTime
-from capsim.steptime.efficiency import Efficiency
+from capsim.efficiency import Efficiency
 
 ACTIVATION_BYTES = 2
 

@@ -1,0 +1,133 @@
+"""The request stream: every attribute of request ``i`` is row ``i`` of its own random stream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from capsim.workload.distributions import Distribution, draw_tokens
+from capsim.workload.spec import Closed, ConstantRate, Poisson, Workload
+from capsim.workload.streams import stream
+from capsim.workload.traces import Trace
+
+CHUNK = 4096
+DEFAULT_REQUESTS = 2000
+
+
+class Request(NamedTuple):
+    """What a client sends, and how long its answer will be (known to the node that counts tokens, to nobody else)."""
+
+    prompt_tokens: int
+    output_tokens: int
+    max_tokens: int
+    think_s: float
+
+
+@dataclass(frozen=True)
+class OpenArrivals:
+    """Requests that come whether or not earlier ones are done. ``arrival_s`` has shape (n,)."""
+
+    arrival_s: np.ndarray
+    requests: list[Request]
+    max_in_flight: int | None
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """Users who ask, wait, think and ask again, until ``limit`` requests or ``duration_s`` are spent.
+
+    ``start_s`` has shape (users,): when each first asks, as if they had all been at it for long.
+    """
+
+    start_s: np.ndarray
+    requests: Iterator[Request]
+    limit: int | None
+    duration_s: float
+
+
+Traffic = OpenArrivals | ClosedLoop
+
+
+def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Traffic:
+    """One replication's requests. ``workload`` must be complete: an arrival and lengths, or a trace."""
+    drawn = _draws(workload, trace, seed, replication)
+    if isinstance(workload.arrival, Closed):
+        limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
+        return ClosedLoop(_starts(workload, seed, replication), drawn, limit, workload.duration_s or np.inf)
+    if trace is not None and workload.arrival is None:
+        count = min(len(trace), workload.requests or len(trace))
+        count = int(np.searchsorted(trace.arrival_s[:count], workload.duration_s or np.inf))
+        replayed = (
+            _request(p, o, 0.0, workload) for p, o in zip(trace.prompt_tokens, trace.output_tokens, strict=True)
+        )
+        return OpenArrivals(trace.arrival_s[:count], [next(replayed) for _ in range(count)], workload.max_in_flight)
+    arrival_s = _arrivals(workload, seed, replication)
+    return OpenArrivals(arrival_s, [next(drawn) for _ in arrival_s], workload.max_in_flight)
+
+
+def with_users(workload: Workload, users: int, requests: int) -> Workload:
+    """The same people and lengths in a closed loop of ``users``."""
+    arrival = Closed(kind="closed", users=users)
+    return workload.model_copy(
+        update={"arrival": arrival, "requests": requests, "duration_s": None, "max_in_flight": None}
+    )
+
+
+def _arrivals(workload: Workload, seed: int, replication: int) -> np.ndarray:
+    """Arrival times, shape (n,)."""
+    arrival = workload.arrival
+    assert isinstance(arrival, (Poisson, ConstantRate))
+    generator = stream(seed, replication, "arrivals")
+    limit = workload.requests or DEFAULT_REQUESTS
+    times = np.empty(0)
+    while True:
+        gaps = np.ones(CHUNK) if arrival.kind == "constant" else generator.standard_exponential(CHUNK)
+        last = times[-1] if len(times) else 0.0
+        times = np.append(times, last + np.cumsum(gaps) / arrival.rate_per_s)
+        if workload.duration_s is not None and times[-1] > workload.duration_s:
+            return times[times <= workload.duration_s]
+        if workload.duration_s is None and len(times) >= limit:
+            return times[:limit]
+
+
+def _draws(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Iterator[Request]:
+    """Requests without end. Lengths come from the distributions, or are pairs drawn from the trace's rows."""
+    prompts, outputs, thinks = (stream(seed, replication, name) for name in ("prompt", "output", "think"))
+    while True:
+        if trace is None:
+            assert workload.prompt_tokens is not None
+            assert workload.output_tokens is not None
+            prompt = draw_tokens(workload.prompt_tokens, prompts.random((CHUNK, 2)))
+            output = draw_tokens(workload.output_tokens, outputs.random((CHUNK, 2)))
+        else:
+            rows = (prompts.random((CHUNK, 2))[:, 0] * len(trace)).astype(int)
+            prompt, output = trace.prompt_tokens[rows], trace.output_tokens[rows]
+        uniforms = thinks.random((CHUNK, 2))
+        think = np.zeros(CHUNK) if workload.think_s is None else workload.think_s.draw(uniforms)
+        for values in zip(prompt, output, think, strict=True):
+            yield _request(*values, workload)
+
+
+def _request(prompt: int, output: int, think_s: float, workload: Workload) -> Request:
+    cap = workload.max_tokens
+    given = int(output) if cap is None else min(int(output), cap)
+    return Request(int(prompt), given, cap or given, float(think_s))
+
+
+def _starts(workload: Workload, seed: int, replication: int) -> np.ndarray:
+    """First requests of users met in mid-thought: a pause is met in proportion to its length, anywhere inside it."""
+    assert isinstance(workload.arrival, Closed)
+    users = workload.arrival.users
+    uniforms = stream(seed, replication, "start").random((users, 2))
+    if workload.think_s is None:
+        return np.zeros(users)
+    return residual(workload.think_s, uniforms)
+
+
+def residual(think_s: Distribution, uniforms: np.ndarray) -> np.ndarray:
+    """Equilibrium residual of a pause, shape (n,), from two uniforms each (shape (n, 2))."""
+    pauses = np.sort(think_s.draw(stream(0, 0, "pauses").random((16 * CHUNK, 2))))
+    shares = np.cumsum(pauses)
+    met = np.searchsorted(shares, uniforms[:, 0] * shares[-1], side="right")
+    return pauses[np.minimum(met, len(pauses) - 1)] * uniforms[:, 1]
