@@ -112,7 +112,7 @@ def memory_budget(
 
 def _remedies(model: ModelSpec, weights: WeightFormat, device: Device, layout: Parallelism, short: float) -> list[str]:
     remedies = [f"spread it over more devices (tp{2 * layout.tp} or more)"]
-    smaller = [name for name in model.weight_formats if name != weights.name]
+    smaller = list(model.weight_formats)[1 + list(model.weight_formats).index(weights.name) :]
     if smaller:
         remedies.append(f"use a smaller weight format: {', '.join(smaller)}")
     remedies.append(f"use a device with at least {units.bytes_(device.memory_bytes + short)} of memory")

@@ -13,13 +13,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
 from capsim.errors import Problem, ScenarioError, did_you_mean
 from capsim.hardware import Device, Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.prices import Price
-from capsim.efficiency import Efficiency
+from capsim.workload.spec import Workload
 
 FOLDER = Path(__file__).parent
 Basis = Literal["measured", "calibrated", "datasheet", "vendor", "assumed"]
@@ -32,6 +33,7 @@ SPECS: dict[str, type[BaseModel]] = {
     "engines": EngineSpec,
     "prices": Price,
     "calibrations": Efficiency,
+    "workloads": Workload,
 }
 
 
@@ -80,6 +82,7 @@ class Catalog:
     engines: dict[str, EngineSpec]
     prices: dict[str, Price]
     calibrations: dict[str, Efficiency]
+    workloads: dict[str, Workload]
     provenance: dict[tuple[str, str], Provenance]
 
     def get(self, kind: str, key: str) -> Any:
@@ -103,15 +106,12 @@ def load_catalog() -> Catalog:
     problems: list[Problem] = []
     specs: dict[str, dict[str, Any]] = {}
     provenance: dict[tuple[str, str], Provenance] = {}
-    for kind, spec_type in SPECS.items():
+    for kind in SPECS:
         path = FOLDER / f"{kind}.yaml"
         specs[kind] = {}
-        for key, raw in (yaml.safe_load(path.read_text()) or {}).items():
+        for key, raw in (yaml.load(path.read_text(), Loader=yaml.CSafeLoader) or {}).items():
             try:
-                fields = {k: v for k, v in raw.items() if k != "provenance"}
-                entry = _Entry(provenance=raw.get("provenance"), spec=fields)
-                specs[kind][key] = spec_type.model_validate(entry.spec)
-                provenance[kind, key] = entry.provenance
+                specs[kind][key], provenance[kind, key] = _entry(kind, raw)
             except ValidationError as error:
                 problems += [
                     Problem(e["msg"], path.name, key=".".join([key, *map(str, e["loc"])])) for e in error.errors()
@@ -119,3 +119,27 @@ def load_catalog() -> Catalog:
     if problems:
         raise ScenarioError(problems)
     return Catalog(**specs, provenance=provenance)
+
+
+def load_entry(path: Path, kind: str) -> tuple[Any, Provenance]:
+    """One entry from a file of the user's, in the form the catalog has it.
+
+    Raises
+    ------
+    ScenarioError
+        Not YAML, or not such an entry: every mistake, by key.
+    """
+    try:
+        return _entry(kind, yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ScenarioError(
+            [Problem(e["msg"], path, key=".".join(map(str, e["loc"]))) for e in error.errors()]
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ScenarioError.one(f"not a {kind.rstrip('s')} file: {error}", path=path) from error
+
+
+def _entry(kind: str, raw: dict[str, Any]) -> tuple[Any, Provenance]:
+    fields = {key: value for key, value in raw.items() if key != "provenance"}
+    entry = _Entry(provenance=raw.get("provenance"), spec=fields)
+    return SPECS[kind].model_validate(entry.spec), entry.provenance

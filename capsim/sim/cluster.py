@@ -53,6 +53,7 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
         cluster.env.run()
     except KeyboardInterrupt:
         cluster.records.interrupted = True
+    cluster.count_blocks()
     return cluster.records
 
 
@@ -98,6 +99,10 @@ class Cluster:
         self.inside += 1
         self._waiting_clients[index] = ended
         return ended
+
+    def count_blocks(self) -> None:
+        caches = [rank.scheduler.cache for rank in self._ranks]
+        self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.used_blocks) for c in caches]
 
     def _refusal(self, request: Request, max_in_flight: int | None) -> str:
         if request.prompt_tokens + request.max_tokens > self._spec.max_context_tokens:

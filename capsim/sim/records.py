@@ -8,8 +8,9 @@ import pandas as pd
 from capsim.steptime import Batch, StepTime
 
 REQUEST_COLUMNS = (
-    "request", "session", "turn", "pool", "node", "rank", "prompt_tokens", "cached_tokens", "output_tokens", "arrival_s",
-    "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "stalls_s", "outcome", "reason",
+    "request", "session", "turn", "pool", "node", "rank", "prompt_tokens", "cached_tokens", "output_tokens",
+    "arrival_s", "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "stalls_s",
+    "outcome", "reason",
 )  # fmt: skip
 SEGMENT_COLUMNS = (
     "node", "rank", "start_s", "duration_s", "steps", "decode_sequences", "gaps", "prefill_tokens", "context_tokens",
@@ -44,11 +45,15 @@ class RequestRecord:
 
 
 class Records:
-    """Rows as they happen; each is added whole, so that an interrupted run leaves no half row."""
+    """Rows as they happen; each is added whole, so that an interrupted run leaves no half row.
+
+    ``kv_blocks`` holds, at the end and for each replica, blocks allocated, freed and resident.
+    """
 
     def __init__(self) -> None:
         self.requests: list[RequestRecord] = []
         self.interrupted = False
+        self.kv_blocks: list[tuple[int, int, int]] = []
         self._segments: list[tuple[Any, ...]] = []
 
     def add_segment(self, **row: Any) -> None:

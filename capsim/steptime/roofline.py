@@ -4,16 +4,18 @@ Summing the two fitted whole-step measurements better than taking the larger (10
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 
+from capsim.efficiency import Efficiency
 from capsim.hardware import Device, Precision
 from capsim.kv_format import KVFormat, heads_per_rank, stream_bytes
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.parallelism import Parallelism
 from capsim.steptime import Batch, Bound, StepTime
-from capsim.efficiency import Efficiency
 
 ACTIVATION_BYTES = 2
 
@@ -28,6 +30,10 @@ class _Seconds:
     @property
     def total(self) -> float:
         return self.memory + self.compute
+
+
+def _dot(counts: Sequence[float], each: Sequence[float]) -> float:
+    return sum(map(mul, counts, each))
 
 
 class Roofline:
@@ -54,22 +60,21 @@ class Roofline:
         self._bytes_per_s = device.memory_bytes_per_s * efficiency.memory_fraction
         self._flops = device.flops(precision) * efficiency.flops_fraction
         self._attention_flops = device.flops("bf16") * efficiency.flops_fraction
+        self._layers = model.layers
         self._link_bytes_per_s = (device.link_bytes_per_s or math.inf) * efficiency.link_fraction
         self._dense_parameters = (model.attention_parameters + model.dense_parameters) / tp
         self._dense_bytes = self._dense_parameters * weights.dense_bytes
         self._head_parameters = model.embedding_parameters / tp
         self._head_bytes = self._head_parameters * weights.embedding_bytes
         self._expert_bytes = model.expert_parameters * weights.experts_bytes
-        self._stream_bytes = np.array([stream_bytes(model, s, kv_format, tp) for s in model.streams])
+        self._stream_bytes = [stream_bytes(model, s, kv_format, tp) for s in model.streams]
         extra = efficiency.kv_extra_s.get(kv_format.name, 0.0)
         heads = [s.flops_per_read / (2 * s.elements) for s in model.streams]
-        self._extra_s = np.array(
-            [extra * h * s.layers / tp * s.quantisable for h, s in zip(heads, model.streams, strict=True)]
-        )
+        self._extra_s = [extra * h * s.layers / tp * s.quantisable for h, s in zip(heads, model.streams, strict=True)]
         write = efficiency.kv_write_s.get(kv_format.name, 0.0)
         self._write_s = write * sum(s.layers * heads_per_rank(s, tp) / s.ratio for s in model.streams)
-        self._prefill_flops = np.array([s.flops_per_prefill_read * s.layers / tp for s in model.streams])
-        self._decode_flops = np.array([s.flops_per_read * s.layers / tp for s in model.streams])
+        self._prefill_flops = [s.flops_per_prefill_read * s.layers / tp for s in model.streams]
+        self._decode_flops = [s.flops_per_read * s.layers / tp for s in model.streams]
 
     def step_time(self, batch: Batch) -> StepTime:
         """Seconds of one step of this replica."""
@@ -86,16 +91,14 @@ class Roofline:
 
     def _attention(self, batch: Batch) -> _Seconds:
         """Decode reads the KV of every sequence; prefill reads each chunk's earlier context once and computes."""
-        reads = np.asarray(batch.decode_reads, dtype=float)
-        bytes_ = float(reads @ self._stream_bytes)
-        extra = float(reads @ self._extra_s)
-        flops = float(reads @ self._decode_flops)
+        bytes_ = _dot(batch.decode_reads, self._stream_bytes)
+        extra = _dot(batch.decode_reads, self._extra_s)
+        flops = _dot(batch.decode_reads, self._decode_flops)
         for new, context in batch.prefill:
-            sums = np.array([s.prefill_reads(new, context) for s in self.model.streams])
-            flops += float(sums @ self._prefill_flops)
-            kept = np.array([s.stored(context) for s in self.model.streams])
-            bytes_ += float(kept @ self._stream_bytes)
-            extra += float(kept @ self._extra_s)
+            flops += _dot([s.prefill_reads(new, context) for s in self.model.streams], self._prefill_flops)
+            kept = [s.stored(context) for s in self.model.streams]
+            bytes_ += _dot(kept, self._stream_bytes)
+            extra += _dot(kept, self._extra_s)
         written = self._write_s * batch.tokens
         return _Seconds(bytes_ / self._bytes_per_s + extra + written, flops / self._attention_flops)
 
@@ -135,7 +138,7 @@ class Roofline:
         hidden_bytes = batch.tokens * self.model.hidden * ACTIVATION_BYTES
         if tp > 1:
             moved = 2 * (tp - 1) / tp * hidden_bytes
-            total += 2 * self.model.layers * (self.efficiency.collective_s + moved / self._link_bytes_per_s)
+            total += 2 * self._layers * (self.efficiency.collective_s + moved / self._link_bytes_per_s)
         experts = self.model.experts
         if experts and self.layout.expert_ranks > 1:
             away = 1 - 1 / self.layout.expert_ranks
@@ -146,5 +149,5 @@ class Roofline:
     def _overhead(self, batch: Batch) -> float:
         fixed = self.efficiency
         expert_layers = self.model.experts.layers if self.model.experts else 0
-        per_layer = fixed.layer_s * self.model.layers + fixed.expert_layer_s * expert_layers
+        per_layer = fixed.layer_s * self._layers + fixed.expert_layer_s * expert_layers
         return fixed.step_s + per_layer + fixed.sequence_s * batch.sequences

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from capsim.workload.traces import Trace
 
 CHUNK = 4096
 DEFAULT_REQUESTS = 2000
+SAMPLE = 1024
+_PAUSES = stream(0, 0, "pauses").random((16 * CHUNK, 2))
 
 
 class Request(NamedTuple):
@@ -66,12 +69,21 @@ def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int
     return OpenArrivals(arrival_s, [next(drawn) for _ in arrival_s], workload.max_in_flight)
 
 
-def with_users(workload: Workload, users: int, requests: int) -> Workload:
+def with_users(workload: Workload, users: int, requests: int, warmup_requests: int) -> Workload:
     """The same people and lengths in a closed loop of ``users``."""
-    arrival = Closed(kind="closed", users=users)
-    return workload.model_copy(
-        update={"arrival": arrival, "requests": requests, "duration_s": None, "max_in_flight": None}
-    )
+    changed = {
+        "arrival": Closed(kind="closed", users=users), "requests": requests, "warmup_requests": warmup_requests,
+        "duration_s": None, "max_in_flight": None,
+    }  # fmt: skip
+    return workload.model_copy(update=changed)
+
+
+def sample_lengths(workload: Workload, trace: Trace | None) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt and output tokens of some requests, shape (n,) each; of all of them where there is a trace."""
+    if trace is not None:
+        return trace.prompt_tokens, trace.output_tokens
+    requests = list(islice(_draws(workload, None, 0, 0), SAMPLE))
+    return np.array([r.prompt_tokens for r in requests]), np.array([r.output_tokens for r in requests])
 
 
 def _arrivals(workload: Workload, seed: int, replication: int) -> np.ndarray:
@@ -125,9 +137,14 @@ def _starts(workload: Workload, seed: int, replication: int) -> np.ndarray:
     return residual(workload.think_s, uniforms)
 
 
+def mean_think_s(workload: Workload) -> float:
+    """Mean pause of a closed-loop user."""
+    return 0.0 if workload.think_s is None else float(workload.think_s.draw(_PAUSES).mean())
+
+
 def residual(think_s: Distribution, uniforms: np.ndarray) -> np.ndarray:
     """Equilibrium residual of a pause, shape (n,), from two uniforms each (shape (n, 2))."""
-    pauses = np.sort(think_s.draw(stream(0, 0, "pauses").random((16 * CHUNK, 2))))
+    pauses = np.sort(think_s.draw(_PAUSES))
     shares = np.cumsum(pauses)
     met = np.searchsorted(shares, uniforms[:, 0] * shares[-1], side="right")
     return pauses[np.minimum(met, len(pauses) - 1)] * uniforms[:, 1]

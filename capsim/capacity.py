@@ -1,0 +1,243 @@
+"""How many sessions a fleet carries inside its SLO, how many nodes that takes, and what binds.
+
+Sessions are users in a closed loop. The number is doubled until the SLO is missed and then bisected, every point
+simulated with the same random numbers; the answer is [last passing, first failing].
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from capsim import cost
+from capsim.errors import Infeasible, ScenarioError
+from capsim.estimate import Estimate
+from capsim.experiment import SCHEMA_VERSION, Run, run
+from capsim.glossary import LATENCIES
+from capsim.scenario import Resolved
+from capsim.scenario.lock import locked
+from capsim.workload.requests import with_users
+
+RESOLUTION = 1.02
+RELAXED = 1.1
+MIN_REQUESTS = 2000
+TURNOVERS = 15
+WARMUP_SHARE = 0.2
+NOTHING = "none of these alone"
+
+
+class Interrupted(Exception):  # noqa: N818  the user's wish, not a fault
+    """Ctrl-C during a search."""
+
+
+@dataclass
+class Search:
+    """Simulated points of one fleet, by number of sessions, and how to add one."""
+
+    resolved: Resolved
+    on_point: Callable[[int, Run], None]
+    points: dict[int, Run] = field(default_factory=dict)
+
+    def passes(self, sessions: int) -> bool:
+        """Whether the fleet keeps its SLO with that many sessions; simulated once."""
+        if sessions not in self.points:
+            point = run(with_sessions(self.resolved, sessions))
+            if point.summary["run"]["interrupted"]:
+                raise Interrupted
+            self.points[sessions] = point
+            self.on_point(sessions, point)
+        return bool(self.points[sessions].summary["slo"]["passed"])
+
+    def bracket(self) -> tuple[int, int | None]:
+        """[last passing, first failing] of the points so far: 0 where none passes, None where none fails."""
+        failing = [n for n in self.points if not self.passes(n)]
+        first_failing = min(failing, default=None)
+        passing = [n for n in self.points if self.passes(n) and (first_failing is None or n < first_failing)]
+        return max(passing, default=0), first_failing
+
+
+def with_sessions(resolved: Resolved, sessions: int) -> Resolved:
+    """The same fleet under a closed loop of ``sessions``, long enough for its batch to turn over many times."""
+    inside = min(sessions, _inside_slo(resolved).batch * resolved.replicas)
+    requests = max(MIN_REQUESTS, TURNOVERS * inside)
+    workload = with_users(resolved.workload, sessions, requests, int(WARMUP_SHARE * requests))
+    return replace(resolved, workload=workload)
+
+
+def first_guess(resolved: Resolved) -> int:
+    """Sessions by the closed form, N = X (R + Z), with the batch that keeps TPOT inside the SLO."""
+    best = _inside_slo(resolved)
+    return max(1, round(best.requests_per_s * resolved.replicas * (best.service_s + resolved.mean_think_s)))
+
+
+def _inside_slo(resolved: Resolved) -> Estimate:
+    assert resolved.scenario.slo is not None
+    return resolved.saturation(resolved.scenario.slo.tpot_s or math.inf)
+
+
+def find_capacity(search: Search) -> tuple[int, int]:
+    """Double (or halve) from the closed form's guess until the SLO is bracketed, then bisect.
+
+    Raises
+    ------
+    Infeasible
+        Not even one session is served inside the SLO.
+    Interrupted
+        Ctrl-C; ``search.points`` keeps what was simulated.
+    """
+    sessions = first_guess(search.resolved)
+    while search.passes(sessions):
+        sessions *= 2
+    low, high = search.bracket()
+    while low == 0:
+        if high == 1:
+            raise Infeasible(_missed(search.points[1]), remedies=_remedies(search.resolved))
+        assert high is not None
+        search.passes(max(1, high // 2))
+        low, high = search.bracket()
+    assert high is not None
+    while high - low > 1 and high > RESOLUTION * low:
+        search.passes((low + high) // 2)
+        low, high = search.bracket()
+        assert high is not None
+    return low, high
+
+
+def relax(resolved: Resolved, resource: str) -> Resolved:
+    """The same fleet with a tenth more of one resource."""
+    device, memory, engine = resolved.device, resolved.memory, resolved.engine
+    if resource == "KV capacity":
+        return replace(resolved, memory=replace(memory, blocks=math.ceil(memory.blocks * RELAXED)))
+    if resource == "batch cap":
+        return replace(
+            resolved, engine=engine.model_copy(update={"max_num_seqs": math.ceil(engine.max_num_seqs * RELAXED)})
+        )
+    fields = {
+        "memory bandwidth": ("memory_bytes_per_s",), "compute": ("bf16_flops", "fp8_flops", "fp4_flops"),
+        "link": ("link_bytes_per_s",),
+    }[resource]  # fmt: skip
+    more = {name: rate * RELAXED for name in fields if (rate := getattr(device, name)) is not None}
+    return replace(resolved, device=device.model_copy(update=more))
+
+
+def _relaxable(resolved: Resolved, at_limit: Run) -> list[str]:
+    """Resources whose relaxing can change anything: a pool or a batch that never fills cannot."""
+    peak = max(r.segments["kv_blocks"].max() for r in at_limit.replications)
+    running = max(r.segments["running"].max() for r in at_limit.replications)
+    waited = max(r.segments["waiting"].max() for r in at_limit.replications) > 0
+    link = resolved.layout.devices > 1 and resolved.device.link_bytes_per_s is not None
+    possible = {
+        "KV capacity": waited and peak > resolved.memory.blocks * 0.9,
+        "memory bandwidth": True,
+        "compute": True,
+        "link": link,
+        "batch cap": waited and running >= resolved.engine.max_num_seqs,
+    }
+    return [name for name, can in possible.items() if can]
+
+
+def what_binds(search: Search, low: int, high: int) -> tuple[str, dict[str, int]]:
+    """The resource whose relaxing by a tenth lifts capacity most, and the sessions each carries when relaxed.
+
+    Every relaxed fleet climbs the same ladder of session numbers from the first failing one; those that miss the SLO
+    drop out, and the last one standing binds. Fleets that drop out on the same rung are told apart by goodput there.
+    """
+    carried = dict.fromkeys(_relaxable(search.resolved, search.points[high]), low)
+    searches = {name: Search(relax(search.resolved, name), search.on_point) for name in carried}
+    standing, rung, goodput = list(searches), high, dict.fromkeys(searches, 0.0)
+    while len(standing) > 1 or rung == high:
+        survivors = [name for name in standing if searches[name].passes(rung)]
+        goodput |= {name: searches[name].points[rung].summary["goodput"] for name in standing}
+        carried |= dict.fromkeys(survivors, rung)
+        if not survivors:
+            break
+        standing, rung = survivors, max(rung + 1, round(rung * RESOLUTION))
+    best = max(standing, key=lambda name: (carried[name], goodput[name]), default=None)
+    if best is None or carried[best] == low:
+        return NOTHING, carried
+    return best, carried
+
+
+def plan(resolved: Resolved, on_point: Callable[[int, Run], None]) -> tuple[dict[str, Any], Run | None]:
+    """The JSON document of a plan for one node type, and the run at the last passing number of sessions.
+
+    Raises
+    ------
+    ScenarioError
+        The scenario has no SLO, or is pinned to something a search over sessions cannot keep.
+    Infeasible
+        Not even one session is served inside the SLO.
+    """
+    if resolved.scenario.slo is None:
+        hint = "add slo: {ttft_s: 1 s, tpot_s: 50 ms}"
+        raise ScenarioError.one("a plan needs a latency target", key="slo", hint=hint)
+    one_node = replace(resolved, scenario=resolved.scenario.model_copy(update={"nodes": 1}))
+    search = Search(one_node, on_point)
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": locked(resolved),
+        "users": resolved.scenario.plan.users,
+        "interrupted": False,
+    }
+    try:
+        low, high = find_capacity(search)
+        binds, carried = what_binds(search, low, high)
+    except Interrupted:
+        passing, failing = search.bracket()
+        document |= {"interrupted": True, "candidates": [], "bracket": [passing, failing]}
+        return document, search.points.get(passing)
+    return document | {"candidates": [_candidate(search, low, high, binds, carried)]}, search.points[low]
+
+
+def _candidate(search: Search, low: int, high: int, binds: str, carried: dict[str, int]) -> dict[str, Any]:
+    resolved, at, beyond = search.resolved, search.points[low].summary, search.points[high].summary
+    users = resolved.scenario.plan.users
+    nodes = 1 if users is None else math.ceil(users / low)
+    monthly = cost.monthly_cost(resolved.price, nodes)
+    return {
+        "node": resolved.scenario.node,
+        "parallelism": str(resolved.layout),
+        "kv_format": resolved.scenario.kv_format,
+        # Without a prefix cache a session's KV is resident just while its request runs.
+        "sessions": {
+            "attached": [low, high],
+            "cached": [at["in_flight"], beyond["in_flight"]],
+            "in_flight": [at["in_flight"], beyond["in_flight"]],
+        },
+        "nodes": nodes,
+        "latency": {name: at[name] for name in LATENCIES},
+        "goodput": [at["goodput"], beyond["goodput"]],
+        "throughput": at["throughput"],
+        "utilisation": at["utilisation"],
+        "busy_fraction": at["busy_fraction"],
+        "kv": at["kv"],
+        "monthly_usd": monthly["monthly_usd"],
+        "cost": {**monthly, "usd_per_million_output_tokens": at["cost"]["usd_per_million_output_tokens"]},
+        "binds": binds,
+        "sessions_when_relaxed": carried,
+        "basis": at["basis"],
+        "warnings": [*at["warnings"], *_notes(nodes, users)],
+    }
+
+
+def _notes(nodes: int, users: int | None) -> list[str]:
+    notes = [] if users is not None else ["no users asked for (plan.users): the cost is that of one node"]
+    return [*notes, "one node has no redundancy"] if nodes == 1 else notes
+
+
+def _missed(alone: Run) -> str:
+    target = alone.summary["slo"]
+    seen = ", ".join(
+        f"{name} p95 {alone.summary[name]['p95']:.3g} s against {target[name]:.3g} s"
+        for name in LATENCIES
+        if name in target and alone.summary[name]["p95"] is not None
+    )
+    return f"not even one session is served inside the SLO: goodput {alone.summary['goodput']:.1%} ({seen})"
+
+
+def _remedies(resolved: Resolved) -> list[str]:
+    return [
+        "relax the threshold that is missed, or slo.attained",
+        "shorten the prompts, where TTFT is missed",
+        "use smaller weights or a faster node",
+    ]

@@ -1,0 +1,56 @@
+"""What nodes cost a month, line by line. A month is 730 hours."""
+
+from typing import Any
+
+from capsim.prices import HOURS_PER_MONTH, OwnPrice, Price
+
+SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
+
+
+def monthly_cost(price: Price | None, nodes: int) -> dict[str, Any]:
+    """Monthly cost of ``nodes`` nodes: ``{price, monthly_usd, lines}``.
+
+    Every line has ``{name, quantity, unit, unit_usd, monthly_usd}`` and they add up to ``monthly_usd``. Without a price
+    the cost is None, never 0.
+    """
+    if price is None:
+        return {"price": "price unknown", "monthly_usd": None, "lines": []}
+    lines = _rent_lines(price, nodes) if price.own is None else _own_lines(price.own, nodes)
+    total = sum(line["monthly_usd"] for line in lines)
+    return {"price": price.name, "monthly_usd": total, "lines": lines}
+
+
+def unit_costs(monthly_usd: float | None, tokens_per_s: dict[str, float]) -> dict[str, float | None]:
+    """Dollars per million tokens at a sustained rate, by kind of token; None without a price or tokens."""
+    return {
+        f"usd_per_million_{kind}": None
+        if monthly_usd is None or not rate > 0
+        else monthly_usd / (rate * SECONDS_PER_MONTH) * 1e6
+        for kind, rate in tokens_per_s.items()
+    }
+
+
+def _line(name: str, quantity: float, unit: str, unit_usd: float) -> dict[str, Any]:
+    return {
+        "name": name, "quantity": quantity, "unit": unit, "unit_usd": unit_usd, "monthly_usd": quantity * unit_usd,
+    }  # fmt: skip
+
+
+def _rent_lines(price: Price, nodes: int) -> list[dict[str, Any]]:
+    assert price.usd_per_hour is not None
+    return [_line(f"rent, {price.name}", nodes * HOURS_PER_MONTH, "node-hour", price.usd_per_hour)]
+
+
+def _own_lines(own: OwnPrice, nodes: int) -> list[dict[str, Any]]:
+    """Straight-line depreciation, networking as a share of the purchase, power at full draw, colocation by kW."""
+    months = own.life_years * 12
+    kilowatts = own.power_w / 1000
+    monthly = own.purchase_usd * (1 - own.residual_fraction) / months
+    lines = [_line("depreciation", nodes, "node", monthly)]
+    if own.network_fraction:
+        lines.append(_line("network", nodes, "node", own.purchase_usd * own.network_fraction / months))
+    energy = nodes * kilowatts * own.power_usage_effectiveness * HOURS_PER_MONTH
+    lines.append(_line("electricity", energy, "kWh", own.electricity_usd_per_kwh))
+    if own.colocation_usd_per_kw_month:
+        lines.append(_line("colocation", nodes * kilowatts, "kW", own.colocation_usd_per_kw_month))
+    return lines

@@ -1,0 +1,70 @@
+"""Closed-form throughput of one replica at saturation: a first guess, and what utilisation is measured against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from capsim.llm import KVStream
+from capsim.steptime import Batch, PrefillChunk, StepTimeModel
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A replica at its fullest: decoding sequences, requests a second, seconds per output token, seconds in it."""
+
+    batch: int
+    requests_per_s: float
+    tpot_s: float
+    service_s: float
+
+
+def saturation(
+    step_time: StepTimeModel,
+    streams: tuple[KVStream, ...],
+    blocks: int,
+    blocks_of: Callable[[int], int],
+    max_num_seqs: int,
+    prompt_tokens: np.ndarray,
+    output_tokens: np.ndarray,
+    tpot_s: float = np.inf,
+) -> Estimate:
+    """The largest batch that the KV pool, ``max_num_seqs`` and ``tpot_s`` allow, and what it serves.
+
+    A request costs its own prefill c and 1/B of its decode steps: X = 1 / (c + output · s(B) / B), where s(B) is a
+    decode step of B sequences at the context they have on average over their decoding, and every decode step is
+    stretched by the prefills it shares the replica with: TPOT = s(B) / (1 - X c).
+
+    Parameters
+    ----------
+    prompt_tokens, output_tokens
+        A sample of requests, shape (n,).
+    """
+    context = prompt_tokens + output_tokens / 2
+    mean_output = float(output_tokens.mean())
+    held = np.average([blocks_of(int(c)) for c in context], weights=output_tokens)
+    reads = [np.average([s.read(float(c)) for c in context], weights=output_tokens) for s in streams]
+    prefill_s = _prefill_s(step_time, streams, int(prompt_tokens.mean()))
+
+    def full(batch: int) -> Estimate:
+        decode_s = step_time.step_time(Batch(batch, tuple(batch * r for r in reads))).total_s
+        rate = 1 / (prefill_s + mean_output * decode_s / batch)
+        tpot = decode_s / (1 - rate * prefill_s)
+        return Estimate(batch, rate, tpot, prefill_s + mean_output * tpot)
+
+    low, high = 1, max(1, min(max_num_seqs, int(blocks / held)))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if full(middle).tpot_s <= tpot_s:
+            low = middle
+        else:
+            high = middle - 1
+    return full(low)
+
+
+def _prefill_s(step_time: StepTimeModel, streams: tuple[KVStream, ...], prompt_tokens: int) -> float:
+    """What a prompt adds to a step that runs anyway."""
+    none = tuple(0.0 for _ in streams)
+    chunk = PrefillChunk(max(1, prompt_tokens), 0)
+    alone = step_time.step_time(Batch(0, none, (chunk,), 1)).total_s
+    return max(1e-12, alone - step_time.step_time(Batch(1, none)).total_s)

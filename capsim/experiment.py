@@ -1,0 +1,232 @@
+"""A scenario run: replications of the simulation, their identities checked, summed up with intervals."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from capsim import __version__, cost, metrics
+from capsim.glossary import LATENCIES
+from capsim.scenario import Resolved
+from capsim.scenario.lock import locked
+from capsim.sim.cluster import ClusterSpec, simulate
+from capsim.sim.records import Records
+from capsim.stats import t_interval
+from capsim.workload.requests import traffic
+from capsim.workload.spec import Closed
+
+SCHEMA_VERSION = 1
+Progress = Callable[[int, int], None]
+"""Told (replication, requests ended)."""
+
+
+@dataclass(frozen=True)
+class Replication:
+    """One replication's tables and what was measured in them after warm-up."""
+
+    requests: pd.DataFrame
+    segments: pd.DataFrame
+    interrupted: bool
+    warmup: int
+    window_s: tuple[float, float]
+    latencies: dict[str, metrics.Sample]
+    throughput: dict[str, float]
+    node_use: dict[str, float]
+    good_share: float
+    growth: tuple[float, float, float]
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        return self.requests.iloc[self.warmup :]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or interrupted) run: its replications and its summary, which is what JSON output prints."""
+
+    resolved: Resolved
+    replications: list[Replication]
+    summary: dict[str, Any]
+
+
+def cluster_of(resolved: Resolved) -> ClusterSpec:
+    engine = resolved.engine
+    return ClusterSpec(
+        resolved.scenario.nodes, resolved.layout, resolved.memory.blocks, resolved.blocks_of, engine.max_num_seqs,
+        engine.max_num_batched_tokens, resolved.scenario.scheduler.queue_limit, resolved.model.max_context_tokens,
+        resolved.scenario.router, resolved.step_time_model(), resolved.model.streams,
+    )  # fmt: skip
+
+
+def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int], None] | None = None) -> Replication:
+    """Run one replication and measure it."""
+    workload, seed = resolved.workload, resolved.scenario.seed
+    records = simulate(cluster_of(resolved), traffic(workload, resolved.trace, seed, replication), on_progress)
+    return measure(resolved, records)
+
+
+def measure(resolved: Resolved, records: Records) -> Replication:
+    """What one replication's tables say once warm-up is cut."""
+    requests, segments = records.requests_table(), records.segments_table()
+    metrics.check_identities(requests, segments, records.kv_blocks)
+    replayed = resolved.trace is not None and resolved.workload.arrival is None
+    pinned = 0 if replayed and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
+    warmup = metrics.warmup_requests(requests, pinned)
+    measured = requests.iloc[warmup:]
+    start_s, end_s = metrics.window(measured)
+    inside = segments[segments["start_s"] >= start_s]
+    slo = resolved.scenario.slo
+    good = metrics.good(measured, segments, slo.thresholds) if slo else np.full(len(measured), np.nan)
+    closed = isinstance(resolved.workload.arrival, Closed)
+    return Replication(
+        requests, segments, records.interrupted, warmup, (start_s, end_s),
+        metrics.latencies(measured, inside), metrics.throughput(measured, end_s - start_s),
+        metrics.node_use(inside, resolved.replicas, resolved.memory.blocks, end_s - start_s),
+        float(good.mean()) if len(good) else float("nan"),
+        (0.0, 0.0, 0.0) if closed else metrics.backlog_growth(requests),
+    )  # fmt: skip
+
+
+def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
+    """All replications and their summary. An interrupt keeps what is finished, or the one begun if none is."""
+    count = 1 if resolved.trace is not None and resolved.workload.arrival is None else resolved.scenario.replications
+    done: list[Replication] = []
+    for index in range(count):
+        told = (lambda ended, index=index: on_progress(index, ended)) if on_progress else None
+        done.append(replicate(resolved, index, told))
+        if done[-1].interrupted:
+            break
+    whole = [replication for replication in done if not replication.interrupted]
+    return Run(resolved, done, summarise(resolved, whole or done, interrupted=done[-1].interrupted))
+
+
+def saturated(replications: list[Replication]) -> tuple[bool, float]:
+    """Whether the backlog grows without end, and how fast (requests per second).
+
+    It does when the growth over the second half of the arrivals is more than a hundredth of the arrival rate and its
+    interval (over replications, or over time where there is one) lies above zero.
+    """
+    growths = np.array([r.growth[0] for r in replications])
+    mean, half_width = t_interval(growths) if len(growths) > 1 else (growths[0], replications[0].growth[1])
+    rate = float(np.mean([r.growth[2] for r in replications]))
+    significant = mean - (0.0 if np.isnan(half_width) else half_width) > 0
+    return bool(rate > 0 and significant and mean > metrics.SATURATED_GROWTH * rate), float(mean)
+
+
+def summarise(resolved: Resolved, replications: list[Replication], *, interrupted: bool = False) -> dict[str, Any]:
+    """The JSON document of a run. Percentiles are withheld where the load has no steady state."""
+    scenario = resolved.scenario
+    is_saturated, growth = saturated(replications)
+    requests = pd.concat([r.requests for r in replications])
+    outcomes = requests["outcome"].value_counts()
+    lock = locked(resolved)
+    flow = {key: _mean([r.throughput[key] for r in replications]) for key in replications[0].throughput}
+    summary: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": lock,
+        "run": {
+            "id": _run_id(lock), "version": __version__, "seed": scenario.seed, "replications": len(replications),
+            "warmup_requests": int(np.mean([r.warmup for r in replications])),
+            "measured_s": _mean([r.window_s[1] - r.window_s[0] for r in replications]), "interrupted": interrupted,
+        },
+        "saturated": is_saturated,
+        "backlog_growth_per_s": growth,
+        "requests": {
+            "offered": len(requests), **{k: int(outcomes.get(k, 0)) for k in ("completed", "rejected", "unfinished")},
+        },
+        "throughput": flow,
+    }  # fmt: skip
+    for name in LATENCIES:
+        summary[name] = _latency([r.latencies[name] for r in replications], withhold=is_saturated)
+    return summary | _targets(resolved, replications) | _nodes(resolved, replications, flow) | {
+        "basis": {part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
+                  for part, (key, fact) in resolved.basis.items()},
+        "warnings": _warnings(resolved, replications, requests, is_saturated, growth, interrupted),
+    }  # fmt: skip
+
+
+def _targets(resolved: Resolved, replications: list[Replication]) -> dict[str, Any]:
+    slo = resolved.scenario.slo
+    if slo is None:
+        return {"goodput": None, "goodput_ci95": None, "slo": None}
+    mean, half_width = t_interval([r.good_share for r in replications])
+    target = {**slo.thresholds, "attained": slo.attained, "passed": bool(mean >= slo.attained)}
+    interval = None if np.isnan(half_width) else [max(0.0, mean - half_width), min(1.0, mean + half_width)]
+    return {"goodput": mean, "goodput_ci95": interval, "slo": target}
+
+
+def _nodes(resolved: Resolved, replications: list[Replication], flow: dict[str, float]) -> dict[str, Any]:
+    use = {key: _mean([r.node_use[key] for r in replications]) for key in replications[0].node_use}
+    requests = pd.concat([r.requests for r in replications])
+    monthly = cost.monthly_cost(resolved.price, resolved.scenario.nodes)
+    output = flow["output_tokens_per_s"]
+    kinds = {"output_tokens": output, "tokens": output + flow["input_tokens_per_s"]}
+    peak = max(r.node_use["kv_peak_blocks"] for r in replications) * resolved.memory.block_tokens
+    saturation = resolved.saturation().requests_per_s * resolved.replicas
+    return {
+        "kv": {
+            "capacity_tokens": resolved.capacity_tokens, "peak_tokens": int(peak),
+            "mean_utilisation": use["kv_mean_utilisation"],
+            "hit_rate": float(requests["cached_tokens"].sum() / requests["prompt_tokens"].sum()),
+        },
+        "preemptions": int(requests["preemptions"].sum()),
+        "steps": int(sum(r.segments["steps"].sum() for r in replications)),
+        "step_time_share": {name.removesuffix("_s"): use[f"share_{name}"] for name in metrics.COMPONENTS},
+        "utilisation": flow["requests_per_s"] / saturation,
+        "busy_fraction": use["busy_fraction"],
+        "in_flight": use["in_flight"],
+        "cost": {**monthly, **cost.unit_costs(monthly["monthly_usd"], kinds)},
+    }  # fmt: skip
+
+
+def _latency(samples: list[metrics.Sample], *, withhold: bool) -> dict[str, Any]:
+    """Means over replications of the mean and the percentiles, with 95 % intervals of the mean and of p95.
+
+    One replication takes its intervals from consecutive batches of itself.
+    """
+    rows = [sample.summary() for sample in samples]
+    means = {key: _mean([row[key] for row in rows]) for key in rows[0]}
+    batches = rows if len(rows) > 1 else [batch.summary() for batch in samples[0].batches()]
+    result: dict[str, Any] = {**means, "ci95": None, "p95_ci95": None}
+    if withhold or np.isnan(means["mean"]):
+        return dict.fromkeys(result)
+    for key, name in (("mean", "ci95"), ("p95", "p95_ci95")):
+        values = [row[key] for row in batches if not np.isnan(row[key])]
+        half_width = t_interval(values)[1] if len(values) > 1 else float("nan")
+        if not np.isnan(half_width):
+            result[name] = [means[key] - half_width, means[key] + half_width]
+    return result
+
+
+def _warnings(
+    resolved: Resolved,
+    replications: list[Replication],
+    requests: pd.DataFrame,
+    is_saturated: bool,
+    growth: float,
+    interrupted: bool,
+) -> list[str]:
+    notes = list(resolved.warnings)
+    if is_saturated:
+        notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
+    reasons = requests.loc[requests["outcome"] == "rejected", "reason"].value_counts()
+    notes += [f"{count:,} requests rejected: {reason}" for reason, count in reasons.items()]
+    if interrupted:
+        notes.append("interrupted: the figures cover what had ended by then")
+    if any(r.warmup > len(r.requests) / 2 for r in replications):
+        notes.append("warm-up is more than half of the run: offer more requests")
+    if resolved.price is None:
+        notes.append(f"price unknown: the catalog has none for {resolved.scenario.node}")
+    return notes
+
+
+def _run_id(lock: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values))

@@ -1,0 +1,38 @@
+"""A resolved scenario as plain data: every number a run used, with the version and the hash of its trace."""
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+from capsim import __version__
+from capsim.scenario.resolved import Resolved
+
+
+def locked(resolved: Resolved) -> dict[str, Any]:
+    """``scenario`` is a valid scenario again; ``resolved`` holds what its names meant."""
+    specs = {
+        "model": resolved.model, "weights": resolved.weights, "kv_format": resolved.kv_format, "node": resolved.node,
+        "device": resolved.device, "engine": resolved.engine, "efficiency": resolved.efficiency,
+    }  # fmt: skip
+    lock = {
+        "capsim": __version__,
+        "scenario": resolved.scenario.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+        "resolved": {
+            **{name: spec.model_dump(mode="json", exclude_none=True) for name, spec in specs.items()},
+            "parallelism": asdict(resolved.layout),
+            "memory": asdict(resolved.memory),
+            "price": None if resolved.price is None else resolved.price.model_dump(mode="json", exclude_none=True),
+        },
+    }  # fmt: skip
+    if resolved.trace is not None:
+        lock["trace_sha256"] = _digest(resolved)
+    return lock
+
+
+def _digest(resolved: Resolved) -> str:
+    trace = resolved.trace
+    assert trace is not None
+    digest = hashlib.sha256()
+    for column in (trace.arrival_s, trace.prompt_tokens, trace.output_tokens):
+        digest.update(column.tobytes())
+    return digest.hexdigest()

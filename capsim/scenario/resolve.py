@@ -1,0 +1,265 @@
+"""From names to numbers: every catalog entry looked up, memory laid out, lengths checked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capsim.catalog import Catalog, Fact, load_catalog, load_entry
+from capsim.efficiency import Efficiency
+from capsim.engine_spec import EngineSpec
+from capsim.errors import Infeasible, Problem, ScenarioError, did_you_mean
+from capsim.hardware import Node
+from capsim.llm import ModelSpec
+from capsim.memory import memory_budget
+from capsim.parallelism import Parallelism, divides
+from capsim.prices import Price
+from capsim.scenario.resolved import Resolved
+from capsim.scenario.source import Source, load, override, validate
+from capsim.scenario.spec import Scenario
+from capsim.workload.traces import Trace, read_trace
+
+DRAWN_BY_PRESET = ("arrival", "prompt_tokens", "output_tokens")
+
+
+def resolve(path: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Read a scenario file, apply ``path=value`` overrides and look everything up.
+
+    Raises
+    ------
+    ScenarioError
+        Mistakes in the file, the overrides, the trace or the calibration.
+    Infeasible
+        The model, or every request, is too large for the node.
+    """
+    source = load(path)
+    for assignment in overrides:
+        override(source, assignment)
+    catalog = load_catalog()
+    _apply_preset(source, catalog)
+    scenario = validate(Scenario, source.values, source)
+    return _checked_lengths(_look_up(scenario, _Lookup(source, catalog)))
+
+
+def _apply_preset(source: Source, catalog: Catalog) -> None:
+    """Fill in what the workload leaves to its preset; a trace replaces the preset's arrivals and lengths."""
+    given = source.values.get("workload")
+    if not isinstance(given, dict) or not isinstance(given.get("preset"), str):
+        return
+    preset = catalog.workloads.get(given["preset"])
+    if preset is None:
+        hint = did_you_mean(given["preset"], list(catalog.workloads))
+        raise ScenarioError([source.problem(("workload", "preset"), f"unknown preset '{given['preset']}'", hint)])
+    hidden = DRAWN_BY_PRESET if given.get("trace") is not None else ()
+    filled = {key: value for key, value in preset.model_dump(exclude_unset=True).items() if key not in hidden}
+    source.values["workload"] = {**filled, **given}
+
+
+@dataclass
+class _Lookup:
+    """Finds names in the catalog, and collects what is wrong so that all of it is reported at once."""
+
+    source: Source
+    catalog: Catalog
+    problems: list[Problem] = field(default_factory=list)
+    basis: dict[str, tuple[str, Fact]] = field(default_factory=dict)
+
+    def get(self, kind: str, key: str, place: str) -> Any:
+        try:
+            entry = self.catalog.get(kind, key)
+        except ScenarioError as error:
+            self.complain(error.problems[0].message, place, hint=error.problems[0].hint)
+            return None
+        self.basis[place] = (key, self.catalog.provenance[kind, key])
+        return entry
+
+    def complain(self, message: str, *place: str, hint: str = "") -> None:
+        self.problems.append(self.source.problem(place, message, hint))
+
+    def check(self) -> None:
+        if self.problems:
+            raise ScenarioError(self.problems)
+
+    def file(self, path: Path, place: str) -> Path:
+        """Paths in a scenario are relative to its file, paths of an override to where the user stands."""
+        return path if place in self.source.overrides else self.source.path.parent / path
+
+
+def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
+    model = find.get("models", scenario.model, "model")
+    node = find.get("nodes", scenario.node, "node")
+    kv_format = find.get("kv_formats", scenario.kv_format, "kv_format")
+    _check_workload(scenario, find)
+    trace = _trace(scenario, find)
+    find.check()
+    weights = find.get("weight_formats", _weights(scenario, model, find), "weights")
+    engine = find.get("engines", scenario.engine or node.engine, "engine")
+    price = _price(scenario, node, find)
+    efficiency = _efficiency(scenario, node, find)
+    find.check()
+    assert efficiency is not None
+    device = find.get("devices", node.device, "device")
+    if scenario.workload.preset:
+        find.basis["workload"] = (
+            scenario.workload.preset, find.catalog.provenance["workloads", scenario.workload.preset],
+        )  # fmt: skip
+    engine = _with_settings(engine, scenario)
+
+    def at(layout: Parallelism) -> Resolved:
+        budget = memory_budget(
+            model, weights, kv_format, device, engine, layout,
+            activation_bytes=scenario.memory.activation_bytes, kv_capacity_tokens=scenario.kv_capacity_tokens,
+        )  # fmt: skip
+        return Resolved(
+            scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
+            layout, budget, dict(find.basis),
+        )  # fmt: skip
+
+    if scenario.parallelism is None:
+        return _best_layout(model, node, scenario, at)
+    return at(_pinned_layout(scenario, model, node, find))
+
+
+def _check_workload(scenario: Scenario, find: _Lookup) -> None:
+    workload = scenario.workload
+    if workload.trace is not None:
+        both = [name for name in ("prompt_tokens", "output_tokens") if getattr(workload, name) is not None]
+        for name in both:
+            find.complain("a trace brings its own lengths: leave one of the two out", "workload", name)
+        return
+    for name in DRAWN_BY_PRESET:
+        if getattr(workload, name) is None:
+            find.complain("is required where there is neither a preset nor a trace", "workload", name)
+
+
+def _trace(scenario: Scenario, find: _Lookup) -> Trace | None:
+    workload = scenario.workload
+    if workload.trace is None:
+        return None
+    columns = None if workload.columns is None else workload.columns.model_dump()
+    try:
+        return read_trace(find.file(workload.trace, "workload.trace"), columns)
+    except ScenarioError as error:
+        find.problems += error.problems
+        return None
+
+
+def _weights(scenario: Scenario, model: ModelSpec, find: _Lookup) -> str:
+    key = scenario.weights or model.weight_formats[0]
+    if key in find.catalog.weight_formats and key not in model.weight_formats:
+        known = ", ".join(model.weight_formats)
+        find.complain(f"the catalog has no {key} weights of {model.name}", "weights", hint=f"known: {known}")
+    return key
+
+
+def _price(scenario: Scenario, node: Node, find: _Lookup) -> Price | None:
+    """The price asked for; else the first of the catalog for that node type; else none is known."""
+    asked = scenario.price
+    if asked is None:
+        key = next((key for key, price in find.catalog.prices.items() if price.node == scenario.node), None)
+        return None if key is None else find.get("prices", key, "price")
+    if asked.catalog is None:
+        kind = "own" if asked.own is not None else "rent"
+        return Price(
+            name="from the scenario", node=scenario.node, kind=kind, usd_per_hour=asked.usd_per_hour, own=asked.own
+        )
+    price = find.get("prices", asked.catalog, "price")
+    if price is not None and price.node != scenario.node:
+        find.complain(f"'{asked.catalog}' is a price of {price.node}, not of {scenario.node}", "price")
+    return price
+
+
+def _efficiency(scenario: Scenario, node: Node, find: _Lookup) -> Efficiency | None:
+    """The calibration file's coefficients, else the catalog's for this device and engine."""
+    engine = scenario.engine or node.engine
+    if scenario.calibration is not None:
+        path = find.file(scenario.calibration, "calibration")
+        if not path.is_file():
+            find.problems.append(Problem("calibration file not found", path, key="calibration"))
+            return None
+        spec, provenance = load_entry(path, "calibrations")
+        if (spec.device, spec.engine) != (node.device, engine):
+            find.complain(f"{path.name} is for {spec.device}/{spec.engine}, not {node.device}/{engine}", "calibration")
+        find.basis["step_time"] = (path.name, provenance)
+        return spec
+    key = f"{node.device}/{engine}"
+    if key not in find.catalog.calibrations:
+        known = ", ".join(k for k in find.catalog.calibrations if k.startswith(node.device + "/"))
+        find.complain(f"no calibration of {node.device} under {engine}", "engine", hint=f"known: {known or 'none'}")
+        return None
+    return find.get("calibrations", key, "step_time")
+
+
+def _with_settings(engine: EngineSpec, scenario: Scenario) -> EngineSpec:
+    """The engine with the scenario's settings in place of its defaults."""
+    asked = {
+        "max_num_seqs": scenario.scheduler.max_num_seqs,
+        "max_num_batched_tokens": scenario.scheduler.max_num_batched_tokens,
+        "memory_fraction": scenario.memory.fraction,
+    }
+    return engine.model_copy(update={key: value for key, value in asked.items() if value is not None})
+
+
+def _pinned_layout(scenario: Scenario, model: ModelSpec, node: Node, find: _Lookup) -> Parallelism:
+    asked = scenario.parallelism
+    assert asked is not None
+    layout = Parallelism(asked.tp, asked.dp, asked.expert)
+    if layout.devices != node.devices:
+        message = f"tp {asked.tp} x dp {asked.dp} is {layout.devices} devices, but {node.name} has {node.devices}"
+        find.complain(message, "parallelism")
+    if not divides(model, asked.tp):
+        find.complain(f"the attention heads of {model.name} do not split over tp {asked.tp}", "parallelism", "tp")
+    if asked.expert and model.experts is None:
+        find.complain(f"{model.name} has no experts to spread", "parallelism", "expert")
+    find.check()
+    return layout
+
+
+def _best_layout(model: ModelSpec, node: Node, scenario: Scenario, at: Callable[[Parallelism], Resolved]) -> Resolved:
+    """The layout that serves most inside the SLO's TPOT, by the closed form; the widest tp if none fits, to say why."""
+    widths = [tp for tp in range(1, node.devices + 1) if node.devices % tp == 0 and divides(model, tp)]
+    spreads = (False, True) if model.experts and node.devices > 1 else (False,)
+    tpot_s = (scenario.slo.tpot_s if scenario.slo else None) or np.inf
+    found: list[tuple[tuple[bool, float, int], Resolved]] = []
+    failure: Infeasible | None = None
+    for layout in (Parallelism(tp, node.devices // tp, expert) for tp in widths for expert in spreads):
+        try:
+            candidate = at(layout)
+        except Infeasible as error:
+            failure = error
+            continue
+        best = candidate.saturation(tpot_s)
+        found.append(((best.tpot_s <= tpot_s, best.requests_per_s * layout.dp, layout.tp), candidate))
+    if not found:
+        assert failure is not None
+        raise failure
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _checked_lengths(resolved: Resolved) -> Resolved:
+    """Refuse a workload of which no request fits; warn of one of which some do not."""
+    prompt, output = resolved.lengths
+    length = prompt + np.maximum(output, resolved.workload.max_tokens or 0)
+    limit = resolved.model.max_context_tokens
+    if length.min() > limit:
+        message = f"every request is longer than {resolved.model.name}'s context of {limit:,} tokens"
+        raise ScenarioError.one(
+            f"{message} (the shortest has {length.min():,.0f})",
+            key="workload",
+            hint="shorten prompt_tokens or max_tokens",
+        )
+    if resolved.blocks_of(int(length.min())) > resolved.memory.blocks:
+        raise Infeasible(
+            f"no request fits the KV pool of {resolved.memory.capacity_tokens:,} tokens a replica "
+            f"(the shortest has {length.min():,.0f})",
+            remedies=["shorten prompts or max_tokens", "use a smaller KV format", "spread the model over more devices"],
+        )
+    share = float((length > limit).mean())
+    if share == 0:
+        return resolved
+    warning = (
+        f"{share:.1%} of requests are longer than {resolved.model.name}'s context of {limit:,} tokens and are rejected"
+    )
+    return replace(resolved, warnings=(*resolved.warnings, warning))

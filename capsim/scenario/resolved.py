@@ -1,0 +1,83 @@
+"""A scenario with every name looked up: what the rest of capsim works on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from capsim.catalog import Fact
+from capsim.efficiency import Efficiency
+from capsim.engine_spec import EngineSpec
+from capsim.estimate import Estimate, saturation
+from capsim.hardware import Device, Node
+from capsim.kv_format import KVFormat
+from capsim.llm import ModelSpec, WeightFormat
+from capsim.memory import MemoryBudget, blocks_of
+from capsim.parallelism import Parallelism
+from capsim.prices import Price
+from capsim.scenario.spec import Scenario
+from capsim.steptime.roofline import Roofline
+from capsim.workload.requests import mean_think_s, sample_lengths
+from capsim.workload.spec import Workload
+from capsim.workload.traces import Trace
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A scenario ready to run.
+
+    ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
+    behind it; ``warnings`` are what a reader of the result should know.
+    """
+
+    scenario: Scenario
+    workload: Workload
+    trace: Trace | None
+    model: ModelSpec
+    weights: WeightFormat
+    kv_format: KVFormat
+    node: Node
+    device: Device
+    engine: EngineSpec
+    efficiency: Efficiency
+    price: Price | None
+    layout: Parallelism
+    memory: MemoryBudget
+    basis: dict[str, tuple[str, Fact]]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.scenario.name or f"{self.scenario.model} on {self.scenario.node}"
+
+    @property
+    def replicas(self) -> int:
+        return self.layout.dp * self.scenario.nodes
+
+    @property
+    def capacity_tokens(self) -> int:
+        """KV tokens of the whole fleet."""
+        return self.memory.capacity_tokens * self.replicas
+
+    def step_time_model(self) -> Roofline:
+        return Roofline(self.model, self.weights, self.kv_format, self.device, self.layout, self.efficiency)
+
+    def blocks_of(self, context_tokens: int) -> int:
+        """KV blocks a sequence of that length holds in its replica."""
+        return blocks_of(self.memory, self.model, self.kv_format, context_tokens, self.layout.tp)
+
+    @cached_property
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """A sample of prompt and output tokens."""
+        return sample_lengths(self.workload, self.trace)
+
+    @cached_property
+    def mean_think_s(self) -> float:
+        return mean_think_s(self.workload)
+
+    def saturation(self, tpot_s: float = np.inf) -> Estimate:
+        """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""
+        return saturation(
+            self.step_time_model(), self.model.streams, self.memory.blocks, self.blocks_of,
+            self.engine.max_num_seqs, *self.lengths, tpot_s,
+        )  # fmt: skip

@@ -1,0 +1,128 @@
+"""The scenario file: model, fleet, workload, target and price, in the rooms' own schemas."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from capsim.hardware import Bytes, Seconds
+from capsim.prices import OwnPrice
+from capsim.workload.spec import Closed, Workload
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ParallelismSpec(_Spec):
+    """tensor x data x expert parallelism inside a node; together they use all of its devices."""
+
+    tp: PositiveInt
+    dp: PositiveInt = 1
+    expert: bool = False
+    pp: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _no_pipeline(self) -> "ParallelismSpec":
+        if self.pp != 1:
+            raise ValueError("pipeline parallelism is not modelled: set pp to 1 and use tp, dp and expert")
+        return self
+
+
+class SchedulerSpec(_Spec):
+    """Settings of the engine's scheduler; what is left out is the engine's default."""
+
+    max_num_seqs: PositiveInt | None = None
+    max_num_batched_tokens: PositiveInt | None = None
+    enable_prefix_caching: bool = False
+    queue_limit: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _no_prefix_cache(self) -> "SchedulerSpec":
+        if self.enable_prefix_caching:
+            raise ValueError("prefix caching is not modelled: set enable_prefix_caching to false")
+        return self
+
+
+class MemorySpec(_Spec):
+    """Shares of device memory; what is left out is the engine's default."""
+
+    fraction: float | None = Field(None, gt=0, le=1)
+    activation_bytes: Bytes | None = None
+
+
+class PriceSpec(_Spec):
+    """What one node costs: a price of the catalog, an all-in hourly rate, or the parts of owning it."""
+
+    catalog: str | None = None
+    usd_per_hour: float | None = Field(None, gt=0, allow_inf_nan=False)
+    own: OwnPrice | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PriceSpec":
+        if sum(value is not None for value in (self.catalog, self.usd_per_hour, self.own)) != 1:
+            raise ValueError("give one of: a price of the catalog, an all-in usd_per_hour, an own block (bottom-up)")
+        return self
+
+
+class SLO(_Spec):
+    """Latency target: at least ``attained`` of the offered requests stay inside every threshold given.
+
+    ``itl_s`` bounds a request's longest gap between two tokens.
+    """
+
+    ttft_s: Seconds | None = Field(None, gt=0)
+    tpot_s: Seconds | None = Field(None, gt=0)
+    itl_s: Seconds | None = Field(None, gt=0)
+    e2e_s: Seconds | None = Field(None, gt=0)
+    attained: float = Field(0.95, gt=0, le=1)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        return {k: v for k, v in self.model_dump(exclude={"attained"}).items() if v is not None}
+
+    @model_validator(mode="after")
+    def _some_threshold(self) -> "SLO":
+        if not self.thresholds:
+            raise ValueError("give at least one threshold: ttft_s, tpot_s, itl_s or e2e_s")
+        return self
+
+
+class PlanSpec(_Spec):
+    """What ``plan`` is asked: how many nodes carry ``users`` attached sessions."""
+
+    users: PositiveInt | None = None
+
+
+class Scenario(_Spec):
+    """Everything a run needs. Names of models, formats, nodes, engines and prices are keys of the catalog."""
+
+    name: str | None = None
+    description: str = ""
+    model: str
+    weights: str | None = None
+    kv_format: str = "bf16"
+    node: str
+    nodes: PositiveInt = 1
+    engine: str | None = None
+    parallelism: Annotated[ParallelismSpec | None, BeforeValidator(lambda v: None if v == "auto" else v)] = None
+    router: Literal["round-robin", "least-loaded"] = "least-loaded"
+    scheduler: SchedulerSpec = SchedulerSpec()
+    memory: MemorySpec = MemorySpec()
+    kv_capacity_tokens: PositiveInt | None = None
+    calibration: Path | None = None
+    price: Annotated[PriceSpec | None, BeforeValidator(lambda v: {"catalog": v} if isinstance(v, str) else v)] = None
+    workload: Workload
+    slo: SLO | None = None
+    plan: PlanSpec = PlanSpec()
+    seed: NonNegativeInt = 1
+    replications: PositiveInt = 5
+
+    @model_validator(mode="after")
+    def _no_endless_retry(self) -> "Scenario":
+        closed, queue = isinstance(self.workload.arrival, Closed), self.scheduler.queue_limit
+        if closed and queue is not None and self.workload.think_s is None:
+            raise ValueError(
+                "a queue_limit with closed-loop users needs a think_s, or turned-away users ask without end"
+            )
+        return self

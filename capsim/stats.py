@@ -1,0 +1,119 @@
+"""Estimates from simulation output, each with the uncertainty it carries."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binom, linregress
+from scipy.stats import t as student_t
+
+MSER_BATCH = 5
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Mean of independent values and the half width of its confidence interval, NaN for a single value."""
+    _require_share(level=level)
+    sample = np.asarray(values, dtype=float)
+    if sample.size == 0:
+        raise ValueError("values is empty")
+    if sample.size == 1:
+        return float(sample[0]), float("nan")
+    error = sample.std(ddof=1) / np.sqrt(sample.size)
+    return float(sample.mean()), float(student_t.ppf((1 + level) / 2, sample.size - 1) * error)
+
+
+def mser5(series: ArrayLike) -> int:
+    """Observations to cut from the front as warm-up: MSER-5 (White, Cobb and Spratt 2000).
+
+    Of the cuts up to half of the series, the one that minimises the squared standard error of the rest, taken in
+    batches of 5. A cut at half means that the series is too short to tell.
+    """
+    sample = np.asarray(series, dtype=float)
+    batches = len(sample) // MSER_BATCH
+    if batches < 2:
+        return 0
+    means = sample[: batches * MSER_BATCH].reshape(batches, MSER_BATCH).mean(axis=1)
+    means -= np.median(means)
+    kept = np.arange(batches, 0, -1)
+    sums, squares = (np.cumsum(powers[::-1])[::-1] for powers in (means, means**2))
+    statistic = (squares - sums**2 / kept) / kept**2
+    return MSER_BATCH * int(np.argmin(statistic[: batches // 2 + 1]))
+
+
+def warmup_length(series: ArrayLike, floor: float = 0.1) -> int:
+    """Observations to cut from the front as warm-up: what MSER-5 says, and at least the share ``floor``.
+
+    MSER-5 alone often keeps the empty start of a short run.
+    """
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor must be in [0, 1), not {floor:g}")
+    return max(mser5(series), round(floor * len(np.asarray(series))))
+
+
+def batch_means_interval(series: ArrayLike, batches: int = 20, level: float = 0.95) -> tuple[float, float]:
+    """Mean of one long stationary run and its half width, from the means of ``batches`` equal stretches.
+
+    What does not fill a batch is left out at the front. A batch must be long against the series' own memory.
+    """
+    sample = np.asarray(series, dtype=float)
+    if not 2 <= batches <= len(sample):
+        raise ValueError(f"batches must be between 2 and the {len(sample)} values, not {batches}")
+    length = len(sample) // batches
+    return t_interval(sample[-batches * length :].reshape(batches, length).mean(axis=1), level)
+
+
+def quantile_interval(values: ArrayLike, q: float, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the ``q`` quantile of independent values, whatever their distribution.
+
+    Its ends are order statistics: the number of values below the quantile is binomial. An end is infinite where the
+    values are too few to bound that side.
+    """
+    _require_share(q=q, level=level)
+    ordered = np.sort(np.asarray(values, dtype=float))
+    if ordered.size == 0:
+        raise ValueError("values is empty")
+    bounded = np.concatenate([[-np.inf], ordered, [np.inf]])
+    low = int(binom.ppf((1 - level) / 2, ordered.size, q))
+    high = int(binom.ppf((1 + level) / 2, ordered.size, q)) + 1
+    return float(bounded[low]), float(bounded[high])
+
+
+def weighted_quantiles(values: ArrayLike, weights: ArrayLike, qs: ArrayLike) -> np.ndarray:
+    """Smallest values whose cumulative weight reaches each share ``qs`` of the total weight, shape of ``qs``."""
+    points, mass, shares = (np.asarray(given, dtype=float) for given in (values, weights, qs))
+    if mass.shape != points.shape or not np.all((mass >= 0) & np.isfinite(mass)) or not mass.sum() > 0:
+        raise ValueError("weights must be finite, not negative, not all zero, and one for each of values")
+    if not np.all((shares >= 0) & (shares <= 1)):
+        raise ValueError("qs must be in [0, 1]")
+    points, mass = points[mass > 0], mass[mass > 0]
+    order = np.argsort(points, kind="stable")
+    cumulative = np.cumsum(mass[order])
+    return points[order][np.searchsorted(cumulative, shares * cumulative[-1])]
+
+
+def growth_per_s(times_s: ArrayLike, counts: ArrayLike, groups: int = 10, level: float = 0.95) -> tuple[float, float]:
+    """Slope of a level, such as requests in system, per second, and the half width of its confidence interval.
+
+    The time averages over ``groups`` equal spans are regressed on time. The half width takes them as independent: it
+    is too small where the level remembers longer than a span, as a queue near or past saturation does.
+
+    Parameters
+    ----------
+    times_s, counts
+        Rising times and the level from each to the next; the last level closes the span and lasts no time.
+    """
+    _require_share(level=level)
+    at_s, held = np.asarray(times_s, dtype=float), np.asarray(counts, dtype=float)
+    if held.shape != at_s.shape or len(at_s) < 2 or np.any(np.diff(at_s) < 0) or at_s[-1] <= at_s[0]:
+        raise ValueError("times_s must rise and counts must have one value for each of them")
+    if groups < 3:
+        raise ValueError(f"groups must be at least 3, not {groups}")
+    area = np.concatenate([[0.0], np.cumsum(held[:-1] * np.diff(at_s))])
+    edges = np.linspace(at_s[0], at_s[-1], groups + 1)
+    levels = np.diff(np.interp(edges, at_s, area)) / np.diff(edges)
+    fit = linregress((edges[1:] + edges[:-1]) / 2, levels)
+    return float(fit.slope), float(student_t.ppf((1 + level) / 2, groups - 2) * fit.stderr)
+
+
+def _require_share(**arguments: float) -> None:
+    for name, value in arguments.items():
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must be between 0 and 1, not {value:g}")

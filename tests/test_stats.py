@@ -1,0 +1,180 @@
+"""Intervals that cover as often as they say, warm-up cuts on known transients, quantiles against numpy's."""
+
+import math
+
+import numpy as np
+import pytest
+
+from capsim.stats import (
+    batch_means_interval,
+    growth_per_s,
+    mser5,
+    quantile_interval,
+    t_interval,
+    warmup_length,
+    weighted_quantiles,
+)
+
+
+def autoregressive(random, length, memory=0.8):
+    """A stationary series with mean 0 whose values remember the one before."""
+    series = np.empty(length)
+    series[0] = random.normal() / math.sqrt(1 - memory**2)
+    for index, shock in enumerate(random.normal(size=length - 1)):
+        series[index + 1] = memory * series[index] + shock
+    return series
+
+
+def covers(interval, truth):
+    mean, half_width = interval
+    return abs(mean - truth) <= half_width
+
+
+def test_t_interval_by_hand():
+    # standard deviation 1, t(0.975, 2) = 4.303
+    assert t_interval([1, 2, 3]) == pytest.approx((2, 4.3027 / math.sqrt(3)), rel=1e-4)
+
+
+def test_t_interval_of_one_value_has_no_width():
+    mean, half_width = t_interval([7.0])
+    assert mean == 7
+    assert math.isnan(half_width)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_t_interval_covers_the_mean(level):
+    samples = np.random.default_rng(1).normal(5, 2, size=(1500, 6))
+    share = np.mean([covers(t_interval(sample, level), 5) for sample in samples])
+    assert share == pytest.approx(level, abs=3 * math.sqrt(level * (1 - level) / 1500))
+
+
+def test_batch_means_are_the_t_interval_of_batches():
+    series = np.arange(43.0)
+    assert batch_means_interval(series, batches=4) == t_interval([7.5, 17.5, 27.5, 37.5])
+
+
+def test_batch_means_cover_where_single_values_do_not():
+    random = np.random.default_rng(2)
+    runs = [autoregressive(random, 2000) for _ in range(150)]
+    assert np.mean([covers(batch_means_interval(run), 0) for run in runs]) > 0.9
+    assert np.mean([covers(t_interval(run), 0) for run in runs]) < 0.7
+
+
+def test_mser5_cuts_a_transient():
+    noise = np.random.default_rng(3).normal(size=2000)
+    transient = np.where(np.arange(2000) < 300, 20.0, 0.0)
+    assert mser5(noise + transient) == pytest.approx(300, abs=25)
+
+
+def test_mser5_cuts_a_decaying_start():
+    noise = np.random.default_rng(4).normal(size=2000)
+    start = -30 * np.exp(-np.arange(2000) / 100)
+    assert 200 <= mser5(noise + start) <= 600
+
+
+def test_mser5_hardly_cuts_stationary_noise():
+    random = np.random.default_rng(5)
+    cuts = [mser5(random.normal(50, 1, size=2000)) for _ in range(50)]
+    assert np.median(cuts) <= 100
+
+
+def test_mser5_never_cuts_more_than_half():
+    assert mser5(np.arange(1000.0)) == 500
+
+
+@pytest.mark.parametrize("series", [[], [1, 2, 3], np.full(103, 0.1)], ids=["empty", "short", "constant"])
+def test_mser5_keeps_what_it_cannot_judge(series):
+    assert mser5(series) == 0
+
+
+def test_warmup_is_the_floor_or_the_transient():
+    noise = np.random.default_rng(6).normal(size=1000)
+    transient = np.where(np.arange(1000) < 300, 20.0, 0.0)
+    assert warmup_length(np.ones(1000)) == 100
+    assert warmup_length(np.ones(1000), floor=0) == 0
+    assert warmup_length(noise + transient) == mser5(noise + transient) > 100
+
+
+def test_quantile_interval_of_the_median_is_the_sign_test():
+    # P(Bin(20, 1/2) <= 5) = .0207: the 6th and the 15th of 20 values
+    assert quantile_interval(np.arange(1, 21), 0.5) == (6, 15)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9])
+def test_quantile_interval_covers(q):
+    samples = np.random.default_rng(7).exponential(size=(1000, 80))
+    truth = -math.log(1 - q)
+    intervals = np.array([quantile_interval(sample, q) for sample in samples])
+    share = np.mean((intervals[:, 0] <= truth) & (truth <= intervals[:, 1]))
+    assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / 1000) <= share <= 0.98
+
+
+def test_quantile_interval_is_open_where_values_are_too_few():
+    low, high = quantile_interval(np.arange(100), 0.99)
+    assert 90 < low < 99
+    assert high == math.inf
+
+
+def test_weighted_quantiles_are_those_of_repeated_values():
+    random = np.random.default_rng(8)
+    qs = np.concatenate([[0, 0.25, 0.5, 0.95, 0.99, 1], random.random(50)])
+    for _ in range(50):
+        values, weights = random.normal(size=12), random.integers(0, 6, size=12)
+        repeated = np.quantile(np.repeat(values, weights), qs, method="inverted_cdf")
+        assert np.array_equal(weighted_quantiles(values, weights, qs), repeated)
+
+
+def test_weighted_quantiles_do_not_depend_on_the_unit_of_weight():
+    assert weighted_quantiles([3, 1, 2], [0.25, 0.5, 0.25], [0.5, 0.51, 1]) == pytest.approx([1, 2, 3])
+
+
+def test_growth_of_a_straight_line_is_its_slope():
+    slope, half_width = growth_per_s(np.arange(0, 101), 5 + 3 * np.arange(0, 101))
+    assert slope == pytest.approx(3)
+    assert half_width == pytest.approx(0, abs=1e-9)
+
+
+def test_growth_weighs_levels_by_the_time_they_last():
+    """Ten quick samples of a spike must not outweigh the long level around it."""
+    times_s = np.concatenate([[0], np.linspace(99.9, 100, 10), [100]])
+    counts = np.concatenate([[4], np.full(10, 50), [4]])
+    slope, _ = growth_per_s(times_s, counts)
+    assert 0 < slope < 0.01
+
+
+def test_growth_of_stationary_noise_is_within_its_half_width():
+    random = np.random.default_rng(9)
+    fits = [growth_per_s(np.arange(1000), random.normal(20, 3, 1000)) for _ in range(400)]
+    share = np.mean([covers(fit, 0) for fit in fits])
+    assert share == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 400))
+
+
+def test_growth_of_an_overloaded_queue_is_seen():
+    random = np.random.default_rng(10)
+    queue = np.cumsum(random.poisson(1.1, 2000) - 1)
+    slope, half_width = growth_per_s(np.arange(2000), queue)
+    assert slope - half_width > 0
+    assert slope == pytest.approx(0.1, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: t_interval([]), "values is empty"),
+        (lambda: t_interval([1, 2], level=95), "level must be between 0 and 1"),
+        (lambda: warmup_length([1, 2], floor=1), "floor must be in"),
+        (lambda: batch_means_interval([1, 2, 3], batches=4), "batches must be between 2 and the 3 values"),
+        (lambda: quantile_interval([], 0.5), "values is empty"),
+        (lambda: quantile_interval([1], 1.0), "q must be between 0 and 1"),
+        (lambda: weighted_quantiles([1, 2], [1], [0.5]), "weights must"),
+        (lambda: weighted_quantiles([1, 2], [0, 0], [0.5]), "weights must"),
+        (lambda: weighted_quantiles([1, 2], [1, -1], [0.5]), "weights must"),
+        (lambda: weighted_quantiles([1, 2], [1, 1], [1.5]), "qs must be in"),
+        (lambda: growth_per_s([0, 2, 1], [1, 1, 1]), "times_s must rise"),
+        (lambda: growth_per_s([0, 1], [1]), "one value for each"),
+        (lambda: growth_per_s([0, 1], [1, 1], groups=2), "groups must be at least 3"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
