@@ -78,13 +78,13 @@ def measure(resolved: Resolved, records: Records) -> Replication:
     warmup = metrics.warmup_requests(requests, pinned)
     measured = requests.iloc[warmup:]
     start_s, end_s = metrics.window(measured)
-    inside = segments[segments["start_s"] >= start_s]
+    inside = segments[(segments["start_s"] >= start_s) & (segments["start_s"] < end_s)]
     slo = resolved.scenario.slo
     good = metrics.good(measured, segments, slo.thresholds) if slo else np.full(len(measured), np.nan)
     closed = isinstance(resolved.workload.arrival, Closed)
     return Replication(
         requests, segments, records.interrupted, warmup, (start_s, end_s),
-        metrics.latencies(measured, inside), metrics.throughput(measured, end_s - start_s),
+        metrics.latencies(measured, inside), metrics.throughput(requests, start_s, end_s),
         metrics.node_use(inside, resolved.replicas, resolved.memory.blocks, end_s - start_s),
         float(good.mean()) if len(good) else float("nan"),
         (0.0, 0.0, 0.0) if closed else metrics.backlog_growth(requests),

@@ -100,24 +100,28 @@ def longest_gap(requests: pd.DataFrame, segments: pd.DataFrame) -> pd.Series:
 
 
 def window(requests: pd.DataFrame) -> tuple[float, float]:
-    """From the first measured arrival to the last end, in simulated seconds."""
+    """From the first measured arrival to the last one, in simulated seconds, as the batch thins out after that.
+
+    To the last end where requests came faster than they were served (a flood): more than half of the time is then
+    spent on a queue.
+    """
     if requests.empty:
         return 0.0, 0.0
-    end = np.nanmax([requests["finished_s"].max(), requests["arrival_s"].max()])
-    return float(requests["arrival_s"].iloc[0]), float(end)
+    start, last = float(requests["arrival_s"].iloc[0]), float(requests["arrival_s"].iloc[-1])
+    end = float(np.nanmax([requests["finished_s"].max(), last]))
+    return (start, last) if last - start > (end - start) / 2 else (start, end)
 
 
-def throughput(requests: pd.DataFrame, length_s: float) -> dict[str, float]:
-    """Completed requests and their tokens over a window."""
-    done = requests[requests["outcome"] == "completed"]
-    tokens = {
+def throughput(requests: pd.DataFrame, start_s: float, end_s: float) -> dict[str, float]:
+    """Requests completed inside a window, and their tokens."""
+    done = requests[(requests["finished_s"] > start_s) & (requests["finished_s"] <= end_s)]
+    counts = {
         "requests": len(done),
         "input_tokens": done["prompt_tokens"].sum(),
         "output_tokens": done["output_tokens"].sum(),
     }
-    return {
-        f"{name}_per_s": float(count) / length_s if length_s > 0 else float("nan") for name, count in tokens.items()
-    }
+    length_s = end_s - start_s
+    return {f"{name}_per_s": float(n) / length_s if length_s > 0 else float("nan") for name, n in counts.items()}
 
 
 def node_use(segments: pd.DataFrame, replicas: int, blocks: int, length_s: float) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from capsim.errors import ScenarioError
 from capsim.experiment import Run
 
-FILES = ("scenario.lock.yaml", "summary.json", "requests.parquet", "segments.parquet")
+OURS = ("summary.json", "plan.json")
 
 
 def check_target(directory: Path) -> None:
@@ -25,33 +26,45 @@ def check_target(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise ScenarioError.one("is a file: give a directory", path=directory, key="--out")
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / "summary.json").is_file():
+    ours = any((directory / name).is_file() for name in OURS)
+    if directory.is_dir() and any(directory.iterdir()) and not ours:
         raise ScenarioError.one("is not empty and holds no run: give another directory", path=directory, key="--out")
 
 
 def save(run: Run, directory: Path) -> None:
     """Write a run's resolved scenario, summary and two tables; an earlier run in that place is replaced."""
-    check_target(directory)
-    tables = {
-        name: pd.concat(
-            [getattr(r, name).assign(replication=index) for index, r in enumerate(run.replications)], ignore_index=True
-        )
-        for name in ("requests", "segments")
-    }
+    _write_whole(directory, lambda place: _fill(place, run))
+
+
+def save_plan(document: dict[str, Any], at_limit: Run | None, directory: Path) -> None:
+    """Write a plan's document and, where there is one, the run at the last passing number of sessions."""
 
     def fill(place: Path) -> None:
-        (place / "scenario.lock.yaml").write_text(yaml.safe_dump(run.summary["scenario"], sort_keys=False))
-        (place / "summary.json").write_text(to_json(run.summary))
-        for name, table in tables.items():
-            table.to_parquet(place / f"{name}.parquet", index=False)
+        (place / "plan.json").write_text(to_json(document))
+        if at_limit is not None:
+            _fill(place, at_limit)
 
+    _write_whole(directory, fill)
+
+
+def _fill(place: Path, run: Run) -> None:
+    (place / "scenario.lock.yaml").write_text(yaml.safe_dump(run.summary["scenario"], sort_keys=False))
+    (place / "summary.json").write_text(to_json(run.summary))
+    for name in ("requests", "segments"):
+        parts = [getattr(r, name).assign(replication=index) for index, r in enumerate(run.replications)]
+        pd.concat(parts, ignore_index=True).to_parquet(place / f"{name}.parquet", index=False)
+
+
+def _write_whole(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a fresh directory and put it in place in one rename."""
+    check_target(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
         fill(fresh)
+        fresh.chmod(0o755)
         if directory.exists():
             shutil.rmtree(directory)
-        fresh.chmod(0o755)
         fresh.rename(directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -80,7 +80,7 @@ def bytes_(value_bytes: float) -> str:
 def count(value: float) -> str:
     """``1234567`` → ``1.23 M``; exact below ten thousand."""
     if abs(value) < 10_000:
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
+        return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
     return _scaled(value, 3, [(1e9, "G"), (1e6, "M"), (1e3, "k")])
 
 

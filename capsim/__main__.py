@@ -1,0 +1,5 @@
+"""``python -m capsim``."""
+
+from capsim.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""The command line: thin verbs over the Python API. Heavy imports stay inside the verbs, so that --help is quick."""
+
+import signal
+import sys
+from typing import Any
+
+import typer
+
+from capsim.cli import verbs
+from capsim.errors import Infeasible, ScenarioError
+
+OK, BUG, BAD_INPUT, INFEASIBLE, SLO_MISSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    help="Capacity planning for LLM inference: sessions per node, nodes, latency, cost, and what binds.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(verbs.run)
+app.command("plan")(verbs.plan)
+app.command("check")(verbs.check)
+app.add_typer(verbs.catalog, name="catalog")
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; every way to end has its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except ScenarioError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except Infeasible as error:
+        print(f"infeasible: {error}", file=sys.stderr)
+        sys.exit(INFEASIBLE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

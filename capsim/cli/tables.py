@@ -1,0 +1,160 @@
+"""Results as text: tables for people, JSON and CSV for scripts, markdown for documents."""
+
+import csv
+import io
+from typing import Any
+
+from capsim import units
+from capsim.glossary import LATENCIES, METRICS
+from capsim.store import to_json
+
+Rows = list[list[str]]
+PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
+
+
+def render_run(summary: dict[str, Any], format_: str) -> str:
+    """A run's summary in one of the four formats."""
+    if format_ == "json":
+        return to_json(summary)
+    if format_ == "csv":
+        return _csv({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
+    blocks = [_run_head(summary), _latency_rows(summary), _fleet_rows(summary), _cost_rows(summary["cost"])]
+    return _document(blocks, _notes(summary["warnings"]), format_)
+
+
+def render_plan(document: dict[str, Any], format_: str) -> str:
+    """A plan in one of the four formats; as a table its last lines are the ones a planner quotes."""
+    if format_ == "json":
+        return to_json(document)
+    if document["interrupted"]:
+        passing, failing = document["bracket"]
+        return f"interrupted: at least {passing:,} sessions" + (f", fewer than {failing:,}\n" if failing else "\n")
+    candidate = document["candidates"][0]
+    if format_ == "csv":
+        return _csv({key: value for key, value in candidate.items() if key != "basis"})
+    blocks = [_plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate), _cost_rows(candidate["cost"])]
+    return _document(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
+
+
+def _run_head(summary: dict[str, Any]) -> Rows:
+    run, requests = summary["run"], summary["requests"]
+    counts = ", ".join(f"{requests[key]:,} {key}" for key in ("offered", "completed", "rejected", "unfinished"))
+    rows = [
+        ["Run", f"{run['id']}, seed {run['seed']}, {run['replications']} replication(s)"],
+        ["Layout", _layout(summary)],
+        ["Requests", counts],
+        ["Throughput", f"{summary['throughput']['requests_per_s']:.3g} requests/s, "
+                       f"{units.count(summary['throughput']['output_tokens_per_s'])} output tokens/s"],
+    ]  # fmt: skip
+    if summary["saturated"]:
+        rows.append(["Steady state", f"none: backlog grows by {summary['backlog_growth_per_s']:.3g} requests/s"])
+    elif summary["slo"] is not None:
+        verdict = "met" if summary["slo"]["passed"] else "MISSED"
+        rows.append(["SLO", f"{verdict}: goodput {summary['goodput']:.1%}, target {summary['slo']['attained']:.0%}"])
+    return rows
+
+
+def _layout(summary: dict[str, Any]) -> str:
+    layout = summary["scenario"]["resolved"]["parallelism"]
+    expert = " with experts spread" if layout["expert"] else ""
+    return f"{summary['scenario']['resolved']['node']['name']}, tp{layout['tp']} dp{layout['dp']}{expert}"
+
+
+def _latency_rows(summary: dict[str, Any]) -> Rows:
+    latency = summary.get("latency", summary)
+    rows = [["", *PERCENTILES, "95 % interval of the mean"]]
+    for name in LATENCIES:
+        values = latency[name]
+        if values["mean"] is None:
+            continue
+        low_high = [units.seconds(v) for v in values["ci95"]] if values["ci95"] else []
+        rows.append([METRICS[name].label, *(units.seconds(values[p]) for p in PERCENTILES), " to ".join(low_high)])
+    return rows if len(rows) > 1 else []
+
+
+def _fleet_rows(summary: dict[str, Any]) -> Rows:
+    kv, shares = summary["kv"], summary["step_time_share"]
+    busiest = sorted(((share, name) for name, share in shares.items() if share and share == share), reverse=True)
+    return [
+        ["KV cache", f"{units.count(kv['capacity_tokens'])} tokens, mean use {kv['mean_utilisation']:.1%}"],
+        ["Preemptions", f"{summary['preemptions']:,}"],
+        ["In flight", f"{summary['in_flight']:.3g} sequences on average"],
+        ["Utilisation", f"{summary['utilisation']:.1%} of throughput at saturation, "
+                        f"busy {summary['busy_fraction']:.1%} of the time"],
+        ["Step time", ", ".join(f"{name} {share:.0%}" for share, name in busiest)],
+    ]  # fmt: skip
+
+
+def _plan_head(candidate: dict[str, Any]) -> Rows:
+    rows = [["Sessions per node", "carried", "no longer carried"]]
+    for name in ("attached", "cached", "in_flight"):
+        passing, failing = candidate["sessions"][name]
+        rows.append([METRICS[name].label, f"{passing:,.0f}", f"{failing:,.0f}"])
+    rows.append(["goodput", *(f"{share:.1%}" for share in candidate["goodput"])])
+    return rows
+
+
+def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
+    carried = candidate["sessions"]["attached"][0]
+    rows = [["With 10 % more", "sessions, at least", "gain"]]
+    for resource, sessions in candidate["sessions_when_relaxed"].items():
+        rows.append([resource, f"{sessions:,}", f"{sessions / carried - 1:+.1%}"])
+    return rows
+
+
+def _cost_rows(cost: dict[str, Any]) -> Rows:
+    if cost["monthly_usd"] is None:
+        return [["Monthly cost", "price unknown"]]
+    rows = [["Monthly cost", "quantity", "unit", "each", "a month"]]
+    for line in cost["lines"]:
+        each, monthly = f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])
+        rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
+    rows.append(["total", "", "", "", units.usd(cost["monthly_usd"])])
+    return rows
+
+
+def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
+    passing, failing = candidate["sessions"]["attached"]
+    asked = f" for {document['users']:,} users" if document["users"] else ""
+    monthly = candidate["monthly_usd"]
+    return [
+        f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",
+        f"{candidate['nodes']:,} node(s){asked}",
+        "price unknown" if monthly is None else f"{units.usd(monthly)} a month",
+    ]
+
+
+def _notes(warnings: list[str]) -> list[str]:
+    return [f"note: {warning}" for warning in warnings]
+
+
+def _document(blocks: list[Rows], lines: list[str], format_: str) -> str:
+    draw = _markdown if format_ == "markdown" else _text
+    return "\n".join([*(draw(rows) for rows in blocks if rows), "".join(f"{line}\n" for line in lines)])
+
+
+def _text(rows: Rows) -> str:
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    return "".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)).rstrip() + "\n" for row in rows)
+
+
+def _markdown(rows: Rows) -> str:
+    head, *body = rows if len(rows[0]) > 2 else [["", ""], *rows]
+    lines = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(row) + " |\n" for row in lines)
+
+
+def _csv(document: dict[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["metric", "value"])
+    writer.writerows(_flat(document, ""))
+    return text.getvalue()
+
+
+def _flat(value: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [row for key, inner in value.items() for row in _flat(inner, f"{path}.{key}" if path else key)]
+    if isinstance(value, list):
+        return [row for index, inner in enumerate(value) for row in _flat(inner, f"{path}.{index}")]
+    return [(path, "" if value is None or value != value else value)]

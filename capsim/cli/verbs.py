@@ -1,0 +1,200 @@
+"""The verbs. Results go to stdout, everything else to stderr."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from capsim.scenario import Resolved
+
+SLO_MISSED, INTERRUPTED = 4, 130
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; repeatable.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random stream.")]
+Replications = Annotated[int | None, typer.Option(min=1, help="Independent replications.")]
+Duration = Annotated[str | None, typer.Option(metavar="TIME", help="Let requests arrive for this long, such as 10min.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the run directory here.")]
+OutputFormat = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result and errors only.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
+
+
+def run(
+    scenario: ScenarioFile,
+    set_: Set = None,
+    seed: Seed = None,
+    replications: Replications = None,
+    duration: Duration = None,
+    out: Out = None,
+    format_: OutputFormat = Format.table,
+    assert_slo: Annotated[bool, typer.Option("--assert-slo", help="Exit with 4 if the SLO is missed.")] = False,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Simulate one scenario and print the summary."""
+    from capsim import store
+    from capsim.cli import tables
+    from capsim.errors import ScenarioError
+    from capsim.experiment import run as run_experiment
+
+    if out is not None:
+        store.check_target(out)
+    resolved = _resolved(scenario, set_, seed, replications, duration)
+    if assert_slo and resolved.scenario.slo is None:
+        raise ScenarioError.one("--assert-slo needs a slo in the scenario", path=scenario, key="slo")
+    with _progress("simulating", quiet or no_progress) as tell:
+        result = run_experiment(resolved, lambda index, ended: tell(f"replication {index + 1}: {ended:,} requests"))
+    if out is not None:
+        store.save(result, out)
+    print(tables.render_run(result.summary, format_), end="")
+    _say_where(out, quiet)
+    if result.summary["run"]["interrupted"]:
+        raise typer.Exit(INTERRUPTED)
+    if assert_slo and (result.summary["saturated"] or not result.summary["slo"]["passed"]):
+        raise typer.Exit(SLO_MISSED)
+
+
+def plan(
+    scenario: ScenarioFile,
+    set_: Set = None,
+    seed: Seed = None,
+    replications: Replications = None,
+    out: Out = None,
+    format_: OutputFormat = Format.table,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Find the sessions a node carries inside the SLO, the nodes that takes, its cost, and what binds."""
+    from capsim import store
+    from capsim.capacity import plan as plan_capacity
+    from capsim.cli import tables
+
+    if out is not None:
+        store.check_target(out)
+    resolved = _resolved(scenario, set_, seed, replications, None)
+    with _progress("searching", quiet or no_progress) as tell:
+        document, at_limit = plan_capacity(
+            resolved,
+            lambda sessions, point: tell(f"{sessions:,} sessions: goodput {point.summary['goodput']:.1%}"),
+        )
+    if out is not None:
+        store.save_plan(document, at_limit, out)
+    print(tables.render_plan(document, format_), end="")
+    _say_where(out, quiet)
+    if document["interrupted"]:
+        raise typer.Exit(INTERRUPTED)
+
+
+def check(
+    scenarios: Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario YAML files.")],
+    set_: Set = None,
+    show: Annotated[bool, typer.Option("--resolved", help="Print every resolved value.")] = False,
+) -> None:
+    """Check scenario files without simulating; all mistakes of all files are reported."""
+    import yaml
+
+    from capsim.errors import Infeasible, Problem, ScenarioError
+    from capsim.scenario import resolve
+    from capsim.scenario.lock import locked
+
+    problems: list[Problem] = []
+    too_large: Infeasible | None = None
+    for path in scenarios:
+        try:
+            resolved = resolve(path, set_ or [])
+        except ScenarioError as error:
+            problems += error.problems
+        except Infeasible as error:
+            too_large = Infeasible(f"{path}: {error.message}", error.bytes_short, error.remedies)
+        else:
+            print(
+                yaml.safe_dump(locked(resolved), sort_keys=False) if show else f"{path}: ok", end="" if show else "\n"
+            )
+    if problems:
+        raise ScenarioError(problems)
+    if too_large is not None:
+        raise too_large
+
+
+catalog = typer.Typer(help="What is known, and on what basis.", no_args_is_help=True, rich_markup_mode=None)
+Kind = Annotated[str, typer.Argument(metavar="KIND", help="models, kv_formats, devices, nodes, engines, prices, ...")]
+
+
+@catalog.command("list")
+def list_entries(kind: Annotated[str | None, typer.Argument(metavar="[KIND]")] = None) -> None:
+    """List the entries of one kind, or of all."""
+    from capsim.catalog import SPECS, load_catalog
+
+    for name in SPECS if kind is None else [_known_kind(kind)]:
+        for key in getattr(load_catalog(), name):
+            fact = load_catalog().provenance[name, key]
+            print(f"{name:<15} {key:<28} {fact.basis:<11} {fact.as_of}")
+
+
+@catalog.command("show")
+def show_entry(kind: Kind, key: str) -> None:
+    """Show one entry: its values, and where each comes from."""
+    import yaml
+
+    from capsim.catalog import load_catalog
+
+    name = _known_kind(kind)
+    spec = load_catalog().get(name, key)
+    facts = load_catalog().provenance[name, key]
+    values = spec.model_dump(mode="json", exclude_none=True)
+    print(yaml.safe_dump({key: {**values, "provenance": facts.model_dump(mode="json")}}, sort_keys=False), end="")
+
+
+def _known_kind(kind: str) -> str:
+    from capsim.catalog import SPECS
+    from capsim.errors import ScenarioError, did_you_mean
+
+    if kind not in SPECS:
+        raise ScenarioError.one(f"unknown kind '{kind}'", hint=did_you_mean(kind, list(SPECS)))
+    return kind
+
+
+def _resolved(
+    path: Path, set_: list[str] | None, seed: int | None, replications: int | None, duration: str | None
+) -> "Resolved":
+    from capsim.scenario import resolve
+
+    options = {"seed": seed, "replications": replications, "workload.duration_s": duration}
+    return resolve(path, [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)])
+
+
+def _progress(what: str, off: bool) -> AbstractContextManager[Any]:
+    """A line on stderr that says how far things are; nothing where stderr is not a terminal."""
+    if off or not sys.stderr.isatty():
+        return nullcontext(lambda text: None)
+    from rich.console import Console
+
+    status = Console(stderr=True).status(what)
+
+    class Told:
+        def __enter__(self) -> Any:
+            status.start()
+            return lambda text: status.update(f"{what}: {text}")
+
+        def __exit__(self, *error: object) -> None:
+            status.stop()
+
+    return Told()
+
+
+def _say_where(out: Path | None, quiet: bool) -> None:
+    if out is not None and not quiet:
+        print(f"written to {out}", file=sys.stderr)
