@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint app clean
+.PHONY: run test bench lint clean
 
 run: $(VENV)/.installed
 	@$(BIN)/capsim plan scenarios/chat-llama70b-h100.yaml
@@ -15,9 +15,6 @@ bench: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-
-app: $(VENV)/.installed
-	@$(BIN)/streamlit run app.py --server.address localhost
 
 clean:
 	rm -rf $(VENV)

@@ -134,10 +134,19 @@ def node_use(segments: pd.DataFrame, replicas: int, blocks: int, length_s: float
         "busy_fraction": busy / whole,
         "in_flight": float((duration * segments["running"]).sum()) / whole * replicas,
         "kv_mean_utilisation": float((duration * segments["kv_blocks"]).sum()) / blocks / whole,
-        "kv_peak_blocks": float(segments["kv_blocks"].max()) if len(segments) else 0.0,
+        "kv_peak_blocks": _peak_blocks(segments),
     }
     shares = {f"share_{name}": float(segments[name].sum()) / busy if busy > 0 else float("nan") for name in COMPONENTS}
     return use | shares
+
+
+def _peak_blocks(segments: pd.DataFrame) -> float:
+    """Most KV blocks held at once over all replicas (one that idles counts what it held last)."""
+    if segments.empty:
+        return 0.0
+    ordered = segments.sort_values("start_s", kind="stable")
+    change = ordered.groupby(["node", "rank"])["kv_blocks"].diff().fillna(ordered["kv_blocks"])
+    return float(change.cumsum().max())
 
 
 def backlog_growth(requests: pd.DataFrame) -> tuple[float, float, float]:

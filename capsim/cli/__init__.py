@@ -7,9 +7,10 @@ from typing import Any
 import typer
 
 from capsim.cli import verbs
+from capsim.cli.verbs import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
 
-OK, BUG, BAD_INPUT, INFEASIBLE, SLO_MISSED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+BAD_INPUT = 2
 
 app = typer.Typer(
     help="Capacity planning for LLM inference: sessions per node, nodes, latency, cost, and what binds.",

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from capsim.scenario import Resolved
 
-SLO_MISSED, INTERRUPTED = 4, 130
+INFEASIBLE, SLO_MISSED, INTERRUPTED = 3, 4, 130
 
 
 class Format(StrEnum):
@@ -44,7 +44,7 @@ def run(
     quiet: Quiet = False,
     no_progress: NoProgress = False,
 ) -> None:
-    """Simulate one scenario and print the summary."""
+    """Simulate one scenario and print the summary; exits with 3 where the load has no steady state."""
     from capsim import store
     from capsim.cli import tables
     from capsim.errors import ScenarioError
@@ -63,7 +63,9 @@ def run(
     _say_where(out, quiet)
     if result.summary["run"]["interrupted"]:
         raise typer.Exit(INTERRUPTED)
-    if assert_slo and (result.summary["saturated"] or not result.summary["slo"]["passed"]):
+    if result.summary["saturated"]:
+        raise typer.Exit(INFEASIBLE)
+    if assert_slo and not result.summary["slo"]["passed"]:
         raise typer.Exit(SLO_MISSED)
 
 

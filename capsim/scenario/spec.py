@@ -17,7 +17,7 @@ class _Spec(BaseModel):
 class ParallelismSpec(_Spec):
     """tensor x data x expert parallelism inside a node; together they use all of its devices."""
 
-    tp: PositiveInt
+    tp: PositiveInt = 1
     dp: PositiveInt = 1
     expert: bool = False
     pp: PositiveInt = 1

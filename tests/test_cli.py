@@ -1,0 +1,213 @@
+"""The command line as a user runs it: what it prints, where, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+SCENARIO = """\
+name: small
+model: llama-3.1-8b
+node: h100x1
+workload:
+  arrival: {kind: poisson, rate_per_s: 4}
+  prompt_tokens: 200
+  output_tokens: {kind: geometric, mean: 40}
+  requests: 300
+slo: {ttft_s: 1 s, tpot_s: 50 ms}
+replications: 2
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def capsim(*arguments, **options):
+    command = [sys.executable, "-m", "capsim", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_run_prints_the_json_contract(scenario):
+    done = capsim("run", scenario, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    summary = json.loads(done.stdout)
+    latency = {"mean", "p50", "p90", "p95", "p99", "ci95"}
+    assert all(latency <= set(summary[name]) for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s"))
+    assert set(summary["requests"]) == {"offered", "completed", "rejected", "unfinished"}
+    assert set(summary["kv"]) == {"capacity_tokens", "peak_tokens", "mean_utilisation", "hit_rate"}
+    assert set(summary["throughput"]) == {"requests_per_s", "input_tokens_per_s", "output_tokens_per_s"}
+    assert summary["requests"]["offered"] == 600
+    assert summary["cost"]["monthly_usd"] == pytest.approx(2.95 * 730)
+    assert summary["ttft_s"]["p50"] <= summary["ttft_s"]["p95"] < 1
+    for key in ("schema_version", "scenario", "run", "saturated", "goodput", "preemptions", "steps", "step_time_share",
+                "utilisation", "basis", "warnings"):  # fmt: skip
+        assert key in summary
+
+
+def test_run_alone_never_prints_sessions_per_node(scenario):
+    assert "session" not in capsim("run", scenario).stdout
+
+
+def test_same_scenario_and_seed_give_the_same_bytes(scenario):
+    first, second = (capsim("run", scenario, "--format", "json").stdout for _ in range(2))
+    assert first == second
+    assert capsim("run", scenario, "--seed", 2, "--format", "json").stdout != first
+
+
+def test_out_holds_the_lock_the_summary_and_two_tables(scenario, tmp_path):
+    out = tmp_path / "runs" / "a"
+    assert capsim("run", scenario, "--out", out).returncode == 0
+    assert {p.name for p in out.iterdir()} == {
+        "scenario.lock.yaml", "summary.json", "requests.parquet", "segments.parquet",
+    }  # fmt: skip
+    assert len(pd.read_parquet(out / "requests.parquet")) == 600
+    assert [p.name for p in out.parent.iterdir()] == ["a"]
+
+
+def test_out_refuses_a_directory_that_is_not_ours(scenario, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("mine")
+    done = capsim("run", scenario, "--out", tmp_path / "precious")
+    assert done.returncode == 2
+    assert "holds no run" in done.stderr
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "markdown"])
+def test_other_formats(scenario, format_):
+    done = capsim("run", scenario, "--format", format_)
+    assert done.returncode == 0, done.stderr
+    expected = {"table": "TTFT", "csv": "ttft_s.p95,", "markdown": "| TTFT |"}[format_]
+    assert expected in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "message"),
+    [
+        ("slo.ttf_s=1", 2, "slo.ttf_s: unknown key (did you mean 'ttft_s'?)"),
+        ("slo.ttft_s=5 GB", 2, "expected a quantity such as '50 ms', got '5 GB'"),
+        ("workload.arrival.rate_per_s=-2", 2, "must be > 0 (got -2)"),
+        ("workload.prompt_tokens=-5", 2, "must be > 0 (got -5)"),
+        ("model=llama-3.1-7b", 2, "unknown model 'llama-3.1-7b' (did you mean 'llama-3.1-70b'?)"),
+        ("workload.prompt_tokens=140000", 2, "longer than Llama-3.1-8B's context of 131,072 tokens"),
+        ("parallelism.pp=2", 2, "pipeline parallelism is not modelled"),
+        ("scheduler.enable_prefix_caching=true", 2, "prefix caching is not modelled"),
+        ("model=llama-3.1-70b", 3, "short on each device"),
+        ("kv_capacity_tokens=100", 3, "no request fits the KV pool"),
+        ("workload.trace=gone.csv", 2, "a trace brings its own lengths"),
+        ("workload.arrival.rate_per_s=400", 3, ""),
+    ],
+)
+def test_bad_input_says_what_and_ends_with_its_code(scenario, setting, code, message):
+    done = capsim("run", scenario, "--set", setting)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_mistake_of_a_file_comes_with_its_line(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(SCENARIO.replace("model:", "modle:").replace("ttft_s: 1 s", "ttft_s: -2"))
+    done = capsim("check", path)
+    assert done.returncode == 2
+    assert f"{path}:2 modle: unknown key (did you mean 'model'?)" in done.stderr
+    assert f"{path}:9 slo.ttft_s: must be > 0 (got -2.0)" in done.stderr or "must be >= 0" in done.stderr
+    assert "model: is required" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected keys and values"),
+        ("model: [", "not valid YAML"),
+        ("model: a\nmodel: b\n", ":2 model: given twice (first in line 1)"),
+        ("a: &x 1\nb: *x\n", "aliases (*x) are not supported"),
+    ],
+)
+def test_broken_files(tmp_path, text, message):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    done = capsim("check", path)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_overload_withholds_percentiles(scenario):
+    done = capsim("run", scenario, "--set", "workload.arrival.rate_per_s=400", "--format", "json")
+    summary = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert summary["saturated"] is True
+    assert summary["ttft_s"]["p95"] is None
+    assert summary["backlog_growth_per_s"] > 100
+
+
+def test_assert_slo_has_its_own_exit_code(scenario):
+    assert capsim("run", scenario, "--assert-slo").returncode == 0
+    assert capsim("run", scenario, "--assert-slo", "--set", "slo.tpot_s=1 ms").returncode == 4
+
+
+def test_an_interrupted_run_keeps_what_it_had(scenario, tmp_path):
+    out = tmp_path / "partial"
+    command = [
+        sys.executable,
+        "-m",
+        "capsim",
+        "run",
+        str(scenario),
+        "--set",
+        "workload.requests=400000",
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["run"]["interrupted"] is True
+    counts = summary["requests"]
+    assert counts["unfinished"] > 0
+    assert counts["offered"] == counts["completed"] + counts["rejected"] + counts["unfinished"]
+
+
+def test_plan_brackets_sessions_and_names_what_binds(scenario):
+    settings = ["--set", "workload.think_s=20 s", "--set", "plan.users=1000", "--set", "slo.tpot_s=8 ms"]
+    done = capsim("plan", scenario, *settings, "--format", "json", "--replications", 1)
+    assert done.returncode == 0, done.stderr
+    candidate = json.loads(done.stdout)["candidates"][0]
+    passing, failing = candidate["sessions"]["attached"]
+    assert 0 < passing < failing <= max(passing + 1, 1.02 * passing)
+    assert candidate["nodes"] == -(-1000 // passing)
+    assert candidate["binds"] in {"memory bandwidth", "compute", "KV capacity", "batch cap", "none of these alone"}
+    assert candidate["goodput"][0] >= 0.95 > candidate["goodput"][1]
+
+
+def test_plan_says_when_no_session_fits(scenario):
+    done = capsim("plan", scenario, "--set", "slo.tpot_s=1 ms", "--replications", 1)
+    assert done.returncode == 3
+    assert "not even one session" in done.stderr
+
+
+def test_catalog_shows_values_with_their_provenance():
+    assert "llama-3.1-70b" in capsim("catalog", "list", "models").stdout
+    shown = capsim("catalog", "show", "devices", "h100-sxm").stdout
+    assert "basis: datasheet" in shown
+    assert "did you mean" in capsim("catalog", "show", "devices", "h100").stderr
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("pandas", "numpy", "simpy", "scipy", "pydantic", "altair", "streamlit")
+    code = f"import sys, capsim.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
