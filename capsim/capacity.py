@@ -21,7 +21,7 @@ from capsim.workload.requests import with_users
 RESOLUTION = 1.02
 RELAXED = 1.1
 MIN_REQUESTS = 2000
-TURNOVERS = 15
+TURNOVERS = 10
 WARMUP_SHARE = 0.2
 NOTHING = "none of these alone"
 
@@ -207,6 +207,7 @@ def _candidate(search: Search, low: int, high: int, binds: str, carried: dict[st
         "nodes": nodes,
         "latency": {name: at[name] for name in LATENCIES},
         "goodput": [at["goodput"], beyond["goodput"]],
+        "goodput_ci95": [at["goodput_ci95"], beyond["goodput_ci95"]],
         "throughput": at["throughput"],
         "utilisation": at["utilisation"],
         "busy_fraction": at["busy_fraction"],
@@ -216,8 +217,16 @@ def _candidate(search: Search, low: int, high: int, binds: str, carried: dict[st
         "binds": binds,
         "sessions_when_relaxed": carried,
         "basis": at["basis"],
-        "warnings": [*at["warnings"], *_notes(nodes, users)],
+        "warnings": [*at["warnings"], *_doubts(at, beyond), *_notes(nodes, users)],
     }
+
+
+def _doubts(at: dict[str, Any], beyond: dict[str, Any]) -> list[str]:
+    """Where chance alone could have put a number of sessions on the other side of the target."""
+    target, lows_highs = at["slo"]["attained"], (at["goodput_ci95"], beyond["goodput_ci95"])
+    if all(interval is not None and not interval[0] < target <= interval[1] for interval in lows_highs):
+        return []
+    return ["the target lies inside the interval of goodput at the bracket's ends: more replications would narrow it"]
 
 
 def _notes(nodes: int, users: int | None) -> list[str]:

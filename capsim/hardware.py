@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 from capsim import units
 
 Seconds = Annotated[float, BeforeValidator(lambda v: units.parse(v, "s")), Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, BeforeValidator(lambda v: units.parse(v, "s")), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[float, BeforeValidator(lambda v: units.parse(v, "bytes")), Field(gt=0, allow_inf_nan=False)]
 BytesPerSecond = Annotated[float, BeforeValidator(lambda v: units.parse(v, "bytes_per_s")), Field(gt=0)]
 Flops = Annotated[float, BeforeValidator(lambda v: units.parse(v, "flops")), Field(gt=0)]

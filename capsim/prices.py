@@ -12,7 +12,7 @@ HOURS_PER_MONTH = 730.0
 class OwnPrice(BaseModel):
     """Owning a node, bottom up."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     purchase_usd: float = Field(gt=0)
     life_years: float = Field(gt=0)
@@ -27,7 +27,7 @@ class OwnPrice(BaseModel):
 class Price(BaseModel):
     """One way to pay for one node type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     node: str

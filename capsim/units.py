@@ -60,15 +60,16 @@ def _scale(suffix: str, unit: str) -> float | None:
 
 
 def _scaled(value: float, digits: int, steps: list[tuple[float, str]]) -> str:
-    scale, name = next(((s, n) for s, n in steps if abs(value) >= s), steps[-1])
-    return f"{value / scale:.{digits}g} {name}".strip()
+    rounded = float(f"{value:.{digits}g}")
+    scale, name = next(((s, n) for s, n in steps if abs(rounded) >= s), steps[-1])
+    return f"{rounded / scale:.{digits}g} {name}"
 
 
 def seconds(value_s: float) -> str:
     """``0.0123`` → ``12.3 ms``."""
     if value_s == 0:
         return "0 s"
-    return _scaled(value_s, 3, [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs")]) if value_s < 1000 else f"{value_s:,.0f} s"
+    return f"{value_s:,.0f} s" if value_s >= 999.5 else _scaled(value_s, 3, [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs")])
 
 
 def bytes_(value_bytes: float) -> str:

@@ -1,14 +1,16 @@
 """The command line as a user runs it: what it prints, where, and how it ends."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+
+from capsim.cli import main
 
 SCENARIO = """\
 name: small
@@ -31,12 +33,25 @@ def scenario(tmp_path):
     return path
 
 
-def capsim(*arguments, **options):
+@pytest.fixture
+def capsim(capsys):
+    """Runs a command line in this process: its output, errors and exit code."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, arguments)))
+        captured = capsys.readouterr()
+        return SimpleNamespace(stdout=captured.out, stderr=captured.err, returncode=end.value.code)
+
+    return run
+
+
+def start(*arguments):
     command = [sys.executable, "-m", "capsim", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_run_prints_the_json_contract(scenario):
+def test_run_prints_the_json_contract(capsim, scenario):
     done = capsim("run", scenario, "--format", "json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -54,17 +69,18 @@ def test_run_prints_the_json_contract(scenario):
         assert key in summary
 
 
-def test_run_alone_never_prints_sessions_per_node(scenario):
+def test_run_alone_never_prints_sessions_per_node(capsim, scenario):
     assert "session" not in capsim("run", scenario).stdout
 
 
-def test_same_scenario_and_seed_give_the_same_bytes(scenario):
-    first, second = (capsim("run", scenario, "--format", "json").stdout for _ in range(2))
-    assert first == second
+def test_same_scenario_and_seed_give_the_same_bytes(capsim, scenario):
+    first = capsim("run", scenario, "--format", "json").stdout
+    elsewhere, _ = start("run", scenario, "--format", "json").communicate(timeout=120)
+    assert first == elsewhere
     assert capsim("run", scenario, "--seed", 2, "--format", "json").stdout != first
 
 
-def test_out_holds_the_lock_the_summary_and_two_tables(scenario, tmp_path):
+def test_out_holds_the_lock_the_summary_and_two_tables(capsim, scenario, tmp_path):
     out = tmp_path / "runs" / "a"
     assert capsim("run", scenario, "--out", out).returncode == 0
     assert {p.name for p in out.iterdir()} == {
@@ -74,7 +90,7 @@ def test_out_holds_the_lock_the_summary_and_two_tables(scenario, tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["a"]
 
 
-def test_out_refuses_a_directory_that_is_not_ours(scenario, tmp_path):
+def test_out_refuses_a_directory_that_is_not_ours(capsim, scenario, tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("mine")
     done = capsim("run", scenario, "--out", tmp_path / "precious")
@@ -84,7 +100,7 @@ def test_out_refuses_a_directory_that_is_not_ours(scenario, tmp_path):
 
 
 @pytest.mark.parametrize("format_", ["table", "csv", "markdown"])
-def test_other_formats(scenario, format_):
+def test_other_formats(capsim, scenario, format_):
     done = capsim("run", scenario, "--format", format_)
     assert done.returncode == 0, done.stderr
     expected = {"table": "TTFT", "csv": "ttft_s.p95,", "markdown": "| TTFT |"}[format_]
@@ -108,20 +124,20 @@ def test_other_formats(scenario, format_):
         ("workload.arrival.rate_per_s=400", 3, ""),
     ],
 )
-def test_bad_input_says_what_and_ends_with_its_code(scenario, setting, code, message):
+def test_bad_input_says_what_and_ends_with_its_code(capsim, scenario, setting, code, message):
     done = capsim("run", scenario, "--set", setting)
     assert done.returncode == code, done.stderr + done.stdout
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_every_mistake_of_a_file_comes_with_its_line(tmp_path):
+def test_every_mistake_of_a_file_comes_with_its_line(capsim, tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text(SCENARIO.replace("model:", "modle:").replace("ttft_s: 1 s", "ttft_s: -2"))
     done = capsim("check", path)
     assert done.returncode == 2
     assert f"{path}:2 modle: unknown key (did you mean 'model'?)" in done.stderr
-    assert f"{path}:9 slo.ttft_s: must be > 0 (got -2.0)" in done.stderr or "must be >= 0" in done.stderr
+    assert f"{path}:9 slo.ttft_s: must be > 0 (got -2)" in done.stderr
     assert "model: is required" in done.stderr
 
 
@@ -134,7 +150,7 @@ def test_every_mistake_of_a_file_comes_with_its_line(tmp_path):
         ("a: &x 1\nb: *x\n", "aliases (*x) are not supported"),
     ],
 )
-def test_broken_files(tmp_path, text, message):
+def test_broken_files(capsim, tmp_path, text, message):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
     done = capsim("check", path)
@@ -142,7 +158,7 @@ def test_broken_files(tmp_path, text, message):
     assert message in done.stderr
 
 
-def test_overload_withholds_percentiles(scenario):
+def test_overload_withholds_percentiles(capsim, scenario):
     done = capsim("run", scenario, "--set", "workload.arrival.rate_per_s=400", "--format", "json")
     summary = json.loads(done.stdout)
     assert done.returncode == 3
@@ -151,25 +167,14 @@ def test_overload_withholds_percentiles(scenario):
     assert summary["backlog_growth_per_s"] > 100
 
 
-def test_assert_slo_has_its_own_exit_code(scenario):
+def test_assert_slo_has_its_own_exit_code(capsim, scenario):
     assert capsim("run", scenario, "--assert-slo").returncode == 0
     assert capsim("run", scenario, "--assert-slo", "--set", "slo.tpot_s=1 ms").returncode == 4
 
 
 def test_an_interrupted_run_keeps_what_it_had(scenario, tmp_path):
     out = tmp_path / "partial"
-    command = [
-        sys.executable,
-        "-m",
-        "capsim",
-        "run",
-        str(scenario),
-        "--set",
-        "workload.requests=400000",
-        "--out",
-        str(out),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True)
+    process = start("run", scenario, "--set", "workload.requests=400000", "--out", out)
     time.sleep(6)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
@@ -181,25 +186,31 @@ def test_an_interrupted_run_keeps_what_it_had(scenario, tmp_path):
     assert counts["offered"] == counts["completed"] + counts["rejected"] + counts["unfinished"]
 
 
-def test_plan_brackets_sessions_and_names_what_binds(scenario):
-    settings = ["--set", "workload.think_s=20 s", "--set", "plan.users=1000", "--set", "slo.tpot_s=8 ms"]
-    done = capsim("plan", scenario, *settings, "--format", "json", "--replications", 1)
+def test_plan_brackets_sessions_and_names_what_binds(capsim, scenario):
+    settings = [
+        "workload.think_s=20 s",
+        "plan.users=1000",
+        "scheduler.max_num_seqs=4",
+        "slo.ttft_s=200 ms",
+        "workload.output_tokens=8",
+    ]
+    done = capsim("plan", scenario, *(f"--set={setting}" for setting in settings), "--format=json", "--replications=1")
     assert done.returncode == 0, done.stderr
     candidate = json.loads(done.stdout)["candidates"][0]
     passing, failing = candidate["sessions"]["attached"]
     assert 0 < passing < failing <= max(passing + 1, 1.02 * passing)
     assert candidate["nodes"] == -(-1000 // passing)
-    assert candidate["binds"] in {"memory bandwidth", "compute", "KV capacity", "batch cap", "none of these alone"}
+    assert candidate["binds"] == "batch cap"
     assert candidate["goodput"][0] >= 0.95 > candidate["goodput"][1]
 
 
-def test_plan_says_when_no_session_fits(scenario):
+def test_plan_says_when_no_session_fits(capsim, scenario):
     done = capsim("plan", scenario, "--set", "slo.tpot_s=1 ms", "--replications", 1)
     assert done.returncode == 3
     assert "not even one session" in done.stderr
 
 
-def test_catalog_shows_values_with_their_provenance():
+def test_catalog_shows_values_with_their_provenance(capsim):
     assert "llama-3.1-70b" in capsim("catalog", "list", "models").stdout
     shown = capsim("catalog", "show", "devices", "h100-sxm").stdout
     assert "basis: datasheet" in shown

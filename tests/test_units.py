@@ -30,6 +30,7 @@ def test_parse_refuses_wrong_units(text, unit):
 
 def test_for_people():
     assert units.seconds(0.0123) == "12.3 ms"
+    assert [units.seconds(s) for s in (0.9996, 59.96, 999.6)] == ["1 s", "60 s", "1,000 s"]
     assert units.bytes_(80 * 2**30) == "80 GiB"
     assert units.usd(17228) == "$17,228"
     assert units.count(19366) == "19.4 k"

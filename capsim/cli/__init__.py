@@ -29,11 +29,11 @@ def _terminate(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every way to end has its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(arguments)
     except ScenarioError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)

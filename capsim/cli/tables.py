@@ -18,7 +18,10 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
         return to_json(summary)
     if format_ == "csv":
         return _csv({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
-    blocks = [_run_head(summary), _latency_rows(summary), _fleet_rows(summary), _cost_rows(summary["cost"])]
+    blocks = [
+        _run_head(summary), _latency_rows(summary), _fleet_rows(summary), _cost_rows(summary["cost"]),
+        _basis_rows(summary["basis"]),
+    ]  # fmt: skip
     return _document(blocks, _notes(summary["warnings"]), format_)
 
 
@@ -32,7 +35,10 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
     candidate = document["candidates"][0]
     if format_ == "csv":
         return _csv({key: value for key, value in candidate.items() if key != "basis"})
-    blocks = [_plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate), _cost_rows(candidate["cost"])]
+    blocks = [
+        _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate), _cost_rows(candidate["cost"]),
+        _basis_rows(candidate["basis"]),
+    ]  # fmt: skip
     return _document(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
 
 
@@ -40,7 +46,7 @@ def _run_head(summary: dict[str, Any]) -> Rows:
     run, requests = summary["run"], summary["requests"]
     counts = ", ".join(f"{requests[key]:,} {key}" for key in ("offered", "completed", "rejected", "unfinished"))
     rows = [
-        ["Run", f"{run['id']}, seed {run['seed']}, {run['replications']} replication(s)"],
+        ["Run", f"{run['id']}, seed {run['seed']}, {_many(run['replications'], 'replication')}"],
         ["Layout", _layout(summary)],
         ["Requests", counts],
         ["Throughput", f"{summary['throughput']['requests_per_s']:.3g} requests/s, "
@@ -49,8 +55,9 @@ def _run_head(summary: dict[str, Any]) -> Rows:
     if summary["saturated"]:
         rows.append(["Steady state", f"none: backlog grows by {summary['backlog_growth_per_s']:.3g} requests/s"])
     elif summary["slo"] is not None:
+        goodput = _share(summary["goodput"], summary["goodput_ci95"])
         verdict = "met" if summary["slo"]["passed"] else "MISSED"
-        rows.append(["SLO", f"{verdict}: goodput {summary['goodput']:.1%}, target {summary['slo']['attained']:.0%}"])
+        rows.append(["SLO", f"{verdict}: goodput {goodput}, target {summary['slo']['attained']:.0%}"])
     return rows
 
 
@@ -90,8 +97,13 @@ def _plan_head(candidate: dict[str, Any]) -> Rows:
     for name in ("attached", "cached", "in_flight"):
         passing, failing = candidate["sessions"][name]
         rows.append([METRICS[name].label, f"{passing:,.0f}", f"{failing:,.0f}"])
-    rows.append(["goodput", *(f"{share:.1%}" for share in candidate["goodput"])])
+    shares = zip(candidate["goodput"], candidate["goodput_ci95"], strict=True)
+    rows.append(["goodput", *(_share(share, interval) for share, interval in shares)])
     return rows
+
+
+def _share(share: float, interval: list[float] | None) -> str:
+    return f"{share:.1%}" if interval is None else f"{share:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
 
 
 def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
@@ -113,15 +125,25 @@ def _cost_rows(cost: dict[str, Any]) -> Rows:
     return rows
 
 
+def _basis_rows(basis: dict[str, Any]) -> Rows:
+    """What each part of the answer rests on."""
+    rows = [["Rests on", "entry", "basis", "as of"]]
+    return rows + [[part, fact["key"], fact["basis"], fact["as_of"]] for part, fact in basis.items()]
+
+
 def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
     passing, failing = candidate["sessions"]["attached"]
     asked = f" for {document['users']:,} users" if document["users"] else ""
     monthly = candidate["monthly_usd"]
     return [
         f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",
-        f"{candidate['nodes']:,} node(s){asked}",
+        f"{_many(candidate['nodes'], 'node')}{asked}",
         "price unknown" if monthly is None else f"{units.usd(monthly)} a month",
     ]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _notes(warnings: list[str]) -> list[str]:

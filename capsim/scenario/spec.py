@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from capsim.hardware import Bytes, Seconds
+from capsim.hardware import Bytes, PositiveSeconds
 from capsim.prices import OwnPrice
 from capsim.workload.spec import Closed, Workload
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ParallelismSpec(_Spec):
@@ -55,7 +55,7 @@ class PriceSpec(_Spec):
     """What one node costs: a price of the catalog, an all-in hourly rate, or the parts of owning it."""
 
     catalog: str | None = None
-    usd_per_hour: float | None = Field(None, gt=0, allow_inf_nan=False)
+    usd_per_hour: float | None = Field(None, gt=0)
     own: OwnPrice | None = None
 
     @model_validator(mode="after")
@@ -71,10 +71,10 @@ class SLO(_Spec):
     ``itl_s`` bounds a request's longest gap between two tokens.
     """
 
-    ttft_s: Seconds | None = Field(None, gt=0)
-    tpot_s: Seconds | None = Field(None, gt=0)
-    itl_s: Seconds | None = Field(None, gt=0)
-    e2e_s: Seconds | None = Field(None, gt=0)
+    ttft_s: PositiveSeconds | None = None
+    tpot_s: PositiveSeconds | None = None
+    itl_s: PositiveSeconds | None = None
+    e2e_s: PositiveSeconds | None = None
     attained: float = Field(0.95, gt=0, le=1)
 
     @property

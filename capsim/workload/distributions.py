@@ -14,8 +14,12 @@ Uniforms = np.ndarray
 """Shape (n, 2), each in [0, 1)."""
 
 
+MAX_TOKENS = 10**9
+"""Beyond any context: what a distribution's wildest draw is cut at."""
+
+
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Constant(_Spec):
@@ -132,5 +136,5 @@ Part.model_rebuild()
 
 
 def draw_tokens(distribution: Distribution, uniforms: Uniforms) -> np.ndarray:
-    """Whole tokens, at least one. Shape (n,), int64."""
-    return np.maximum(1, np.rint(distribution.draw(uniforms))).astype(np.int64)
+    """Whole tokens, at least one and at most ``MAX_TOKENS``. Shape (n,), int64."""
+    return np.clip(np.rint(distribution.draw(uniforms)), 1, MAX_TOKENS).astype(np.int64)

@@ -94,7 +94,7 @@ def _arrivals(workload: Workload, seed: int, replication: int) -> np.ndarray:
     limit = workload.requests or DEFAULT_REQUESTS
     times = np.empty(0)
     while True:
-        gaps = np.ones(CHUNK) if arrival.kind == "constant" else generator.standard_exponential(CHUNK)
+        gaps = np.ones(CHUNK) if arrival.kind == "constant" else -np.log1p(-generator.random(CHUNK))
         last = times[-1] if len(times) else 0.0
         times = np.append(times, last + np.cumsum(gaps) / arrival.rate_per_s)
         if workload.duration_s is not None and times[-1] > workload.duration_s:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from capsim import units
-from capsim.hardware import Seconds
+from capsim.hardware import PositiveSeconds
 from capsim.workload.distributions import Distribution
 
 
@@ -27,21 +27,21 @@ ThinkTime = Annotated[Distribution, BeforeValidator(_duration_as_constant)]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Poisson(_Spec):
     """Arrivals at random, ``rate_per_s`` on average."""
 
     kind: Literal["poisson"]
-    rate_per_s: float = Field(gt=0, allow_inf_nan=False)
+    rate_per_s: float = Field(gt=0)
 
 
 class ConstantRate(_Spec):
     """Arrivals every ``1 / rate_per_s`` seconds."""
 
     kind: Literal["constant"]
-    rate_per_s: float = Field(gt=0, allow_inf_nan=False)
+    rate_per_s: float = Field(gt=0)
 
 
 class Closed(_Spec):
@@ -81,7 +81,7 @@ class Workload(_Spec):
     max_tokens: PositiveInt | None = None
     max_in_flight: PositiveInt | None = None
     requests: PositiveInt | None = None
-    duration_s: Annotated[Seconds, Field(gt=0)] | None = None
+    duration_s: PositiveSeconds | None = None
     warmup_requests: NonNegativeInt | None = None
 
     @model_validator(mode="after")
