@@ -25,10 +25,10 @@ def check_target(directory: Path) -> None:
         The place is taken.
     """
     if directory.exists() and not directory.is_dir():
-        raise ScenarioError.one("is a file: give a directory", path=directory, key="--out")
+        raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
     ours = any((directory / name).is_file() for name in OURS)
     if directory.is_dir() and any(directory.iterdir()) and not ours:
-        raise ScenarioError.one("is not empty and holds no run: give another directory", path=directory, key="--out")
+        raise ScenarioError.one("is not empty and holds no run: give another directory", path=f"--out {directory}")
 
 
 def save(run: Run, directory: Path) -> None:

@@ -27,7 +27,8 @@ replications: 2
 
 
 @pytest.fixture
-def scenario(tmp_path):
+def scenario(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "small.yaml"
     path.write_text(SCENARIO)
     return path
@@ -121,6 +122,13 @@ def test_other_formats(capsim, scenario, format_):
         ("model=llama-3.1-70b", 3, "short on each device"),
         ("kv_capacity_tokens=100", 3, "no request fits the KV pool"),
         ("workload.trace=gone.csv", 2, "a trace brings its own lengths"),
+        ("workload={trace: gone.csv}", 2, "trace file not found"),
+        ("workload={trace: small.yaml}", 2, "not a readable CSV"),
+        ("calibration=gone.yaml", 2, "gone.yaml calibration: file not found"),
+        ("calibration=small.yaml", 2, "one entry of calibrations"),
+        ("slo=5", 2, "slo: expected keys and values (got 5)"),
+        ("nodes=1.5", 2, "valid integer"),
+        ("slo.ttft_s=.inf", 2, "finite"),
         ("workload.arrival.rate_per_s=400", 3, ""),
     ],
 )
@@ -129,6 +137,27 @@ def test_bad_input_says_what_and_ends_with_its_code(capsim, scenario, setting, c
     assert done.returncode == code, done.stderr + done.stdout
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_malformed_trace_is_refused_with_its_line(capsim, scenario, tmp_path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0.5,100,20\n0.9,many,20\n")
+    done = capsim("run", scenario, "--set", f"workload={{trace: {trace}}}")
+    assert done.returncode == 2
+    assert f"{trace}:3 ContextTokens: not a number: 'many'" in done.stderr
+
+
+def test_a_calibration_file_replaces_the_catalogs_step_time(capsim, scenario, tmp_path):
+    shown = capsim("catalog", "show", "calibrations", "h100-sxm/vllm").stdout
+    slower = tmp_path / "mine.yaml"
+    slower.write_text(shown.replace("memory_fraction: 0.895", "memory_fraction: 0.4475"))
+    settings = ("--replications", 1, "--format", "json")
+    before, after = (
+        json.loads(capsim("run", scenario, *settings, *more).stdout)
+        for more in ((), ("--set", f"calibration={slower}"))
+    )
+    assert 1.3 < after["tpot_s"]["p50"] / before["tpot_s"]["p50"] < 2
+    assert after["basis"]["step_time"]["key"] == "mine.yaml"
 
 
 def test_every_mistake_of_a_file_comes_with_its_line(capsim, tmp_path):

@@ -122,24 +122,29 @@ def load_catalog() -> Catalog:
 
 
 def load_entry(path: Path, kind: str) -> tuple[Any, Provenance]:
-    """One entry from a file of the user's, in the form the catalog has it.
+    """The entry of a file of the user's, in the form ``capsim catalog show`` prints it.
 
     Raises
     ------
     ScenarioError
         Not YAML, or not such an entry: every mistake, by key.
     """
+    wanted = f"one entry of {kind}, as 'capsim catalog show' prints it"
     try:
-        return _entry(kind, yaml.safe_load(path.read_text(encoding="utf-8")))
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ScenarioError.one(f"not YAML; expected {wanted}", path=path) from error
+    if not isinstance(entries, dict) or len(entries) != 1 or not isinstance(next(iter(entries.values())), dict):
+        raise ScenarioError.one(f"expected {wanted}", path=path)
+    try:
+        return _entry(kind, next(iter(entries.values())))
     except ValidationError as error:
-        raise ScenarioError(
-            [Problem(e["msg"], path, key=".".join(map(str, e["loc"]))) for e in error.errors()]
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise ScenarioError.one(f"not a {kind.rstrip('s')} file: {error}", path=path) from error
+        problems = [Problem(e["msg"], path, key=".".join(map(str, e["loc"]))) for e in error.errors()]
+        raise ScenarioError(problems) from error
 
 
 def _entry(kind: str, raw: dict[str, Any]) -> tuple[Any, Provenance]:
     fields = {key: value for key, value in raw.items() if key != "provenance"}
-    entry = _Entry(provenance=raw.get("provenance"), spec=fields)
+    facts = {"provenance": raw["provenance"]} if "provenance" in raw else {}
+    entry = _Entry.model_validate({**facts, "spec": fields})
     return SPECS[kind].model_validate(entry.spec), entry.provenance

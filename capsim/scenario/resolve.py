@@ -19,7 +19,7 @@ from capsim.prices import Price
 from capsim.scenario.resolved import Resolved
 from capsim.scenario.source import Source, load, override, validate
 from capsim.scenario.spec import Scenario
-from capsim.workload.traces import Trace, read_trace
+from capsim.workload.traces import PATHS, Trace, read_trace
 
 DRAWN_BY_PRESET = ("arrival", "prompt_tokens", "output_tokens")
 
@@ -84,7 +84,8 @@ class _Lookup:
 
     def file(self, path: Path, place: str) -> Path:
         """Paths in a scenario are relative to its file, paths of an override to where the user stands."""
-        return path if place in self.source.overrides else self.source.path.parent / path
+        given = any(place == key or place.startswith(key + ".") for key in self.source.overrides)
+        return path if given else self.source.path.parent / path
 
 
 def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
@@ -177,7 +178,7 @@ def _efficiency(scenario: Scenario, node: Node, find: _Lookup) -> Efficiency | N
     if scenario.calibration is not None:
         path = find.file(scenario.calibration, "calibration")
         if not path.is_file():
-            find.problems.append(Problem("calibration file not found", path, key="calibration"))
+            find.problems.append(Problem("file not found", path, key="calibration", hint=PATHS))
             return None
         spec, provenance = load_entry(path, "calibrations")
         if (spec.device, spec.engine) != (node.device, engine):

@@ -146,6 +146,8 @@ def _problem(spec: type[BaseModel], source: Source, at: Location, details: Any) 
         return source.problem(location, f"unknown kind '{context['tag']}'", did_you_mean(str(context["tag"]), known))
     if kind == "union_tag_not_found":
         return source.problem(location, "needs a 'kind'", "such as {kind: constant, value: 512}")
+    if kind == "model_type":
+        return source.problem(location, "expected keys and values" + _given(given, ""))
     if kind == "literal_error" and isinstance(given, str):
         known = [tag.strip("' ") for tag in str(context["expected"]).replace(" or ", ",").split(",")]
         return source.problem(location, f"unknown value '{given}'", did_you_mean(given, known))

@@ -1,6 +1,7 @@
 """A node's pool of KV blocks: who holds how many. Every operation checks before it acts."""
 
 from collections.abc import Callable
+from itertools import accumulate, takewhile
 
 
 class KVCache:
@@ -25,9 +26,10 @@ class KVCache:
         """Whether a new sequence of that length fits what is free now."""
         return self._blocks_of(context_tokens) <= self.free_blocks
 
-    def fits_all(self, contexts_tokens: list[int]) -> bool:
-        """Whether new sequences of those lengths fit together."""
-        return sum(map(self._blocks_of, contexts_tokens)) <= self.free_blocks
+    def fit_together(self, contexts_tokens: list[int]) -> int:
+        """How many new sequences of those lengths, counted from the first, fit together."""
+        held = accumulate(map(self._blocks_of, contexts_tokens))
+        return sum(1 for _ in takewhile(lambda blocks: blocks <= self.free_blocks, held))
 
     def ever_fits(self, context_tokens: int) -> bool:
         return self._blocks_of(context_tokens) <= self.total_blocks

@@ -48,13 +48,11 @@ class Rank:
         return ""
 
     def _would_wait(self, record: RequestRecord) -> int:
-        """How many would wait, this one included: none if it can start with those already queued."""
+        """How many would wait, this one included, once those that can start have started."""
         scheduler = self.scheduler
         places = scheduler.max_num_seqs - len(scheduler.running)
         queued = [s.known_tokens for s in scheduler.waiting] + [record.prompt_tokens]
-        if len(queued) <= places and scheduler.cache.fits_all(queued):
-            return 0
-        return len(queued)
+        return len(queued) - scheduler.cache.fit_together(queued[:places])
 
 
 class Engine:

@@ -15,6 +15,7 @@ SCHEMAS = {
     "azure": ("TIMESTAMP", "ContextTokens", "GeneratedTokens", 1.0),
     "mooncake": ("timestamp", "input_length", "output_length", 1e-3),
 }
+PATHS = "a path in a file is relative to that file, one of --set to where you are"
 ROLES = ("arrival", "prompt_tokens", "output_tokens")
 
 
@@ -65,7 +66,7 @@ def read_trace(path: Path, columns: dict[str, str] | None = None) -> Trace:
 def _load(path: Path) -> tuple[pd.DataFrame, int]:
     """The file as a table, and the line of its first row."""
     if not path.is_file():
-        raise ScenarioError.one("trace file not found", path=path, hint="paths are relative to the scenario file")
+        raise ScenarioError.one("trace file not found", path=path, hint=PATHS)
     if path.suffix in (".jsonl", ".json"):
         return pd.DataFrame(_json_rows(path)), 1
     try:
