@@ -1,5 +1,6 @@
 """The search for sessions per node: brackets, what binds, and the closed form it starts from."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from capsim import capacity
 from capsim.capacity import Search, find_capacity, plan, relax, what_binds
 from capsim.errors import Infeasible, ScenarioError
 from capsim.scenario import resolve
+from capsim.steptime.roofline import Roofline
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -75,6 +77,23 @@ def test_what_binds_is_what_the_scenario_is_short_of(resolved, overrides, binds)
     word, carried = what_binds(search, low, high)
     assert word == binds, carried
     assert carried[word] > low
+
+
+def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):
+    step_time, steps, points = Roofline.step_time, itertools.count(), []
+
+    def stops_in_the_third_point(model, batch):
+        if len(points) == 2 and next(steps) == 100:
+            raise KeyboardInterrupt
+        return step_time(model, batch)
+
+    monkeypatch.setattr(Roofline, "step_time", stops_in_the_third_point)
+    document, at_limit = plan(resolved("slo={tpot_s: 7 ms}"), lambda sessions, point: points.append(sessions))
+    assert document["interrupted"] is True
+    assert document["candidates"] == []
+    passing, failing = document["bracket"]
+    assert {passing, failing} - {0, None} <= set(points)
+    assert (at_limit is None) == (passing == 0)
 
 
 def test_relaxing_raises_one_rate_by_a_tenth(resolved):

@@ -215,7 +215,7 @@ def test_an_interrupted_run_keeps_what_it_had(scenario, tmp_path):
     assert counts["offered"] == counts["completed"] + counts["rejected"] + counts["unfinished"]
 
 
-def test_plan_brackets_sessions_and_names_what_binds(capsim, scenario):
+def test_plan_brackets_sessions_and_names_what_binds(capsim, scenario, tmp_path):
     settings = [
         "workload.think_s=20 s",
         "plan.users=1000",
@@ -223,7 +223,8 @@ def test_plan_brackets_sessions_and_names_what_binds(capsim, scenario):
         "slo.ttft_s=200 ms",
         "workload.output_tokens=8",
     ]
-    done = capsim("plan", scenario, *(f"--set={setting}" for setting in settings), "--format=json", "--replications=1")
+    options = ["--format=json", "--replications=1", f"--out={tmp_path / 'plan'}"]
+    done = capsim("plan", scenario, *(f"--set={setting}" for setting in settings), *options)
     assert done.returncode == 0, done.stderr
     candidate = json.loads(done.stdout)["candidates"][0]
     passing, failing = candidate["sessions"]["attached"]
@@ -231,6 +232,8 @@ def test_plan_brackets_sessions_and_names_what_binds(capsim, scenario):
     assert candidate["nodes"] == -(-1000 // passing)
     assert candidate["binds"] == "batch cap"
     assert candidate["goodput"][0] >= 0.95 > candidate["goodput"][1]
+    assert (tmp_path / "plan" / "plan.json").read_text() == done.stdout
+    assert len(pd.read_parquet(tmp_path / "plan" / "requests.parquet")) >= 2000
 
 
 def test_plan_says_when_no_session_fits(capsim, scenario):

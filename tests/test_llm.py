@@ -12,8 +12,11 @@ BF16 = CATALOG.kv_formats["bf16"]
 PUBLISHED = {
     "llama-3.1-8b": (131_072, 0, 8.03),
     "llama-3.1-70b": (327_680, 0, 70.55),
+    "qwen3-0.6b": (114_688, 0, 0.6),
+    "qwen3-32b": (262_144, 0, 32.8),
     "qwen3-30b-a3b": (98_304, 0, 30.5),
     "qwen3-235b-a22b": (192_512, 0, 235.0),
+    "mistral-small-3.2-24b": (163_840, 0, 23.57),
     "gpt-oss-20b": (24_576, 3_145_728, 20.9),
     "gpt-oss-120b": (36_864, 4_718_592, 116.8),
     "deepseek-v3": (70_272, 0, 671.0),
@@ -34,6 +37,21 @@ def test_kv_bytes_per_token_to_the_byte(key):
 @pytest.mark.parametrize("key", PUBLISHED)
 def test_total_parameters_within_three_percent_of_the_card(key):
     assert CATALOG.models[key].total_parameters / 1e9 == pytest.approx(PUBLISHED[key][2], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("key", "checkpoint", "norms_a_layer"),
+    [
+        ("llama-3.1-8b", 8_030_261_248, 2 * 4096),
+        ("qwen3-0.6b", 596_049_920, 2 * 1024 + 2 * 128),  # two of the hidden size, two of a head
+        ("qwen3-32b", 32_762_123_264, 2 * 5120 + 2 * 128),
+        ("mistral-small-3.2-24b", 24_011_361_280 - 438_958_080, 2 * 5120),  # less the vision tower
+    ],
+)
+def test_parameters_are_the_checkpoint_s_but_for_its_norms(key, checkpoint, norms_a_layer):
+    """Against the totals of the safetensors on Hugging Face, to the parameter."""
+    model = CATALOG.models[key]
+    assert model.total_parameters + model.layers * norms_a_layer + model.hidden == checkpoint
 
 
 @pytest.mark.parametrize(

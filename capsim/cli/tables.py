@@ -36,8 +36,8 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         return _csv({key: value for key, value in candidate.items() if key != "basis"})
     blocks = [
-        _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate), _cost_rows(candidate["cost"]),
-        _basis_rows(candidate["basis"]),
+        _what_rows(document), _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate),
+        _cost_rows(candidate["cost"]), _basis_rows(candidate["basis"]),
     ]  # fmt: skip
     return _document(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
 
@@ -45,9 +45,11 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
 def _run_head(summary: dict[str, Any]) -> Rows:
     run, requests = summary["run"], summary["requests"]
     counts = ", ".join(f"{requests[key]:,} {key}" for key in ("offered", "completed", "rejected", "unfinished"))
+    nodes = summary["scenario"]["scenario"].get("nodes", 1)
     rows = [
-        ["Run", f"{run['id']}, seed {run['seed']}, {_many(run['replications'], 'replication')}"],
-        ["Layout", _layout(summary)],
+        *_what_rows(summary),
+        ["Run", f"{run['id']} on {_many(nodes, 'node')}, seed {run['seed']}, "
+                f"{_many(run['replications'], 'replication')}"],
         ["Requests", counts],
         ["Throughput", f"{summary['throughput']['requests_per_s']:.3g} requests/s, "
                        f"{units.count(summary['throughput']['output_tokens_per_s'])} output tokens/s"],
@@ -61,10 +63,22 @@ def _run_head(summary: dict[str, Any]) -> Rows:
     return rows
 
 
-def _layout(summary: dict[str, Any]) -> str:
-    layout = summary["scenario"]["resolved"]["parallelism"]
+def _what_rows(document: dict[str, Any]) -> Rows:
+    """Which model, on what, against which target."""
+    scenario, resolved = document["scenario"]["scenario"], document["scenario"]["resolved"]
+    layout = resolved["parallelism"]
     expert = " with experts spread" if layout["expert"] else ""
-    return f"{summary['scenario']['resolved']['node']['name']}, tp{layout['tp']} dp{layout['dp']}{expert}"
+    rows = [
+        ["Model", f"{resolved['model']['name']}, {resolved['weights']['name']} weights, "
+                  f"{resolved['kv_format']['name']} KV"],
+        ["Node", f"{resolved['node']['name']}, tp{layout['tp']} dp{layout['dp']}{expert}, "
+                 f"{resolved['engine']['name']}"],
+    ]  # fmt: skip
+    target = scenario.get("slo")
+    if target is not None:
+        limits = [f"{METRICS[name].label} {units.seconds(target[name])}" for name in LATENCIES if name in target]
+        rows.append(["Target", f"{', '.join(limits)} for {target.get('attained', 0.95):.0%} of requests"])
+    return rows
 
 
 def _latency_rows(summary: dict[str, Any]) -> Rows:
@@ -152,7 +166,8 @@ def _notes(warnings: list[str]) -> list[str]:
 
 def _document(blocks: list[Rows], lines: list[str], format_: str) -> str:
     draw = _markdown if format_ == "markdown" else _text
-    return "\n".join([*(draw(rows) for rows in blocks if rows), "".join(f"{line}\n" for line in lines)])
+    parts = [draw(rows) for rows in blocks if rows]
+    return "\n".join(parts + ["".join(f"{line}\n" for line in lines)] * bool(lines))
 
 
 def _text(rows: Rows) -> str:

@@ -21,6 +21,10 @@ from capsim.scenario.source import Source, load, override, validate
 from capsim.scenario.spec import Scenario
 from capsim.workload.traces import PATHS, Trace, read_trace
 
+NAMES = {
+    "model": "models", "weights": "weight_formats", "kv_format": "kv_formats", "node": "nodes", "engine": "engines",
+    "price": "prices",
+}  # fmt: skip
 DRAWN_BY_PRESET = ("arrival", "prompt_tokens", "output_tokens")
 
 
@@ -39,7 +43,13 @@ def resolve(path: Path, overrides: Sequence[str] = ()) -> Resolved:
         override(source, assignment)
     catalog = load_catalog()
     _apply_preset(source, catalog)
-    scenario = validate(Scenario, source.values, source)
+    unknown = _unknown_names(source, catalog)
+    try:
+        scenario = validate(Scenario, source.values, source)
+    except ScenarioError as error:
+        raise ScenarioError([*error.problems, *unknown]) from error
+    if unknown:
+        raise ScenarioError(unknown)
     return _checked_lengths(_look_up(scenario, _Lookup(source, catalog)))
 
 
@@ -55,6 +65,19 @@ def _apply_preset(source: Source, catalog: Catalog) -> None:
     hidden = DRAWN_BY_PRESET if given.get("trace") is not None else ()
     filled = {key: value for key, value in preset.model_dump(exclude_unset=True).items() if key not in hidden}
     source.values["workload"] = {**filled, **given}
+
+
+def _unknown_names(source: Source, catalog: Catalog) -> list[Problem]:
+    """Names that the catalog lacks, looked for before the schema is, so that both kinds of mistake come at once."""
+    problems = []
+    for key, kind in NAMES.items():
+        name = source.values.get(key)
+        if isinstance(name, str):
+            try:
+                catalog.get(kind, name)
+            except ScenarioError as error:
+                problems.append(source.problem((key,), error.problems[0].message, error.problems[0].hint))
+    return problems
 
 
 @dataclass

@@ -1,0 +1,33 @@
+"""The documents name every key there is."""
+
+import re
+import typing
+from pathlib import Path
+
+import pytest
+
+from capsim.prices import OwnPrice
+from capsim.scenario.spec import SLO, MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
+from capsim.sim.records import REQUEST_COLUMNS, SEGMENT_COLUMNS
+from capsim.workload.distributions import Distribution, Part
+from capsim.workload.spec import TraceColumns, Workload
+
+DOCS = Path(__file__).parents[1] / "docs"
+DISTRIBUTIONS = typing.get_args(typing.get_args(Distribution)[0])
+SPECS = [
+    Scenario, ParallelismSpec, SchedulerSpec, MemorySpec, PriceSpec, OwnPrice, SLO, PlanSpec, Workload, TraceColumns,
+    Part, *DISTRIBUTIONS,
+]  # fmt: skip
+
+
+def words(name):
+    return set(re.findall(r"\w+", (DOCS / name).read_text()))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.__name__)
+def test_every_key_of_a_scenario_is_documented(spec):
+    assert set(spec.model_fields) <= words("scenario.md")
+
+
+def test_every_column_of_the_tables_is_documented():
+    assert {*REQUEST_COLUMNS, *SEGMENT_COLUMNS} <= words("results.md")
