@@ -8,6 +8,8 @@ import numpy as np
 from capsim.llm import KVStream
 from capsim.steptime import Batch, PrefillChunk, StepTimeModel
 
+PROMPT_QUANTILES = (np.arange(32) + 0.5) / 32
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -32,8 +34,8 @@ def saturation(
     """The largest batch that the KV pool, ``max_num_seqs`` and ``tpot_s`` allow, and what it serves.
 
     A request costs its own prefill c and 1/B of its decode steps: X = 1 / (c + output · s(B) / B), where s(B) is a
-    decode step of B sequences at the context they have on average over their decoding, and every decode step is
-    stretched by the prefills it shares the replica with: TPOT = s(B) / (1 - X c).
+    decode step of B sequences at the context they have on average over their decoding. While it decodes, each of the
+    other B - 1 places turns over once and prefills: TPOT = s(B) + (B - 1) c / output.
 
     Parameters
     ----------
@@ -44,13 +46,13 @@ def saturation(
     mean_output = float(output_tokens.mean())
     held = np.average([blocks_of(int(c)) for c in context], weights=output_tokens)
     reads = [np.average([s.read(float(c)) for c in context], weights=output_tokens) for s in streams]
-    prefill_s = _prefill_s(step_time, streams, int(prompt_tokens.mean()))
+    prefill_s = _prefill_s(step_time, streams, prompt_tokens)
 
     def full(batch: int) -> Estimate:
         decode_s = step_time.step_time(Batch(batch, tuple(batch * r for r in reads))).total_s
         rate = 1 / (prefill_s + mean_output * decode_s / batch)
-        tpot = decode_s / (1 - rate * prefill_s)
-        return Estimate(batch, rate, tpot, prefill_s + mean_output * tpot)
+        tpot = decode_s + (batch - 1) * prefill_s / mean_output
+        return Estimate(batch, float(rate), float(tpot), float(prefill_s + mean_output * tpot))
 
     low, high = 1, max(1, min(max_num_seqs, int(blocks / held)))
     while low < high:
@@ -62,9 +64,10 @@ def saturation(
     return full(low)
 
 
-def _prefill_s(step_time: StepTimeModel, streams: tuple[KVStream, ...], prompt_tokens: int) -> float:
-    """What a prompt adds to a step that runs anyway."""
+def _prefill_s(step_time: StepTimeModel, streams: tuple[KVStream, ...], prompt_tokens: np.ndarray) -> float:
+    """What a prompt adds on average to a step that runs anyway: long prompts cost more than in proportion."""
     none = tuple(0.0 for _ in streams)
-    chunk = PrefillChunk(max(1, prompt_tokens), 0)
-    alone = step_time.step_time(Batch(0, none, (chunk,), 1)).total_s
-    return max(1e-12, alone - step_time.step_time(Batch(1, none)).total_s)
+    idle = step_time.step_time(Batch(1, none)).total_s
+    lengths = np.quantile(prompt_tokens, PROMPT_QUANTILES).astype(int).clip(min=1)
+    steps = [step_time.step_time(Batch(0, none, (PrefillChunk(int(n), 0),), 1)).total_s for n in lengths]
+    return max(1e-12, float(np.mean(steps)) - idle)
