@@ -4,7 +4,27 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from capsim.hardware import Bytes
+from capsim.hardware import Bytes, Precision
+
+BLOCK_WEIGHTS = 32  # MX formats: weights that share one one-byte scale
+
+
+class ExpertLayout(BaseModel):
+    """How an engine holds routed experts of one weight format, where that takes more than their own bytes.
+
+    It is for devices whose narrowest arithmetic is ``arithmetic``. Hidden and intermediate size are padded to the
+    multiples; where ``scale_copy_rows`` is set, a second copy of the block scales lies beside the checkpoint's, in
+    the kernel's order and with its rows padded; each output of each matrix has a bias of ``bias_bytes``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: str
+    arithmetic: Precision
+    hidden_multiple: PositiveInt = 1
+    intermediate_multiple: PositiveInt = 1
+    scale_copy_rows: PositiveInt | None = None
+    bias_bytes: int = Field(0, ge=0)
 
 
 class EngineSpec(BaseModel):
@@ -27,4 +47,4 @@ class EngineSpec(BaseModel):
     block_tokens: PositiveInt
     enable_prefix_caching: bool
     graph_capture_max_seqs: PositiveInt
-    hidden_padding: PositiveInt = 1
+    expert_layouts: tuple[ExpertLayout, ...] = ()

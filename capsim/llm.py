@@ -205,7 +205,11 @@ class WeightFormat(BaseModel):
 
 
 class ModelSpec(BaseModel):
-    """A decoder-only language model."""
+    """A decoder-only language model.
+
+    ``tower_parameters`` are those of encoders in front of the decoder (vision): they take memory, in the format of the
+    embeddings and whole on every rank, and no text token passes through them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -217,6 +221,7 @@ class ModelSpec(BaseModel):
     dense: DenseLayers | None = None
     experts: Experts | None = None
     tied_embedding: bool = False
+    tower_parameters: int = Field(0, ge=0)
     weight_formats: tuple[str, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -263,12 +268,14 @@ class ModelSpec(BaseModel):
     @property
     def total_parameters(self) -> int:
         embeddings = self.embedding_parameters * (1 if self.tied_embedding else 2)
-        return embeddings + self.attention_parameters + self.dense_parameters + self.routed_parameters
+        decoder = embeddings + self.attention_parameters + self.dense_parameters + self.routed_parameters
+        return decoder + self.tower_parameters
 
     @property
     def active_parameters(self) -> int:
         """Parameters one token passes through, both embeddings included."""
+        text = self.total_parameters - self.tower_parameters
         if not self.experts:
-            return self.total_parameters
+            return text
         idle = self.experts.count - self.experts.top_k
-        return self.total_parameters - self.expert_parameters * idle * self.experts.layers
+        return text - self.expert_parameters * idle * self.experts.layers

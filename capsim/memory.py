@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from capsim import units
-from capsim.engine_spec import EngineSpec
+from capsim.engine_spec import BLOCK_WEIGHTS, EngineSpec, ExpertLayout
 from capsim.errors import Infeasible
 from capsim.hardware import Device
 from capsim.kv_format import KVFormat, growth_bytes_per_token, kv_bytes, window_bytes
@@ -37,22 +37,47 @@ class MemoryBudget:
 
 
 def weights_per_rank_bytes(
-    model: ModelSpec, weights: WeightFormat, layout: Parallelism, hidden_padding: int = 1
+    model: ModelSpec, weights: WeightFormat, layout: Parallelism, held: ExpertLayout | None = None
 ) -> float:
-    """Weight bytes of the fullest rank.
+    """Weight bytes of the fullest rank, its experts laid out as ``held`` says.
 
     Attention, dense layers and embeddings split over the tp ranks of one replica; routed experts over tp ranks in
     slices, or over all ranks whole. MLA's latent projections are counted as split, a fraction of a percent low.
+    Norms, position tables and what the allocator rounds up (in all 0.01 to 0.1 GiB a rank) are left out.
     """
     embeddings = model.embedding_parameters * (1 if model.tied_embedding else 2)
-    bytes_ = embeddings * weights.embedding_bytes / layout.tp
+    bytes_ = (embeddings / layout.tp + model.tower_parameters) * weights.embedding_bytes
     bytes_ += (model.attention_parameters + model.dense_parameters) * weights.dense_bytes / layout.tp
     if model.experts:
-        padded = math.ceil(model.hidden / hidden_padding) * hidden_padding / model.hidden
-        spread = layout.devices if layout.expert else layout.tp
-        fullest = math.ceil(model.experts.count / spread) / model.experts.count if layout.expert else 1 / spread
-        bytes_ += model.routed_parameters * weights.experts_bytes * padded * fullest
+        whole = math.ceil(model.experts.count / layout.devices) if layout.expert else model.experts.count
+        slices = 1 if layout.expert else layout.tp
+        bytes_ += model.experts.layers * whole * expert_bytes(model, weights, slices, held)
     return bytes_
+
+
+def expert_bytes(model: ModelSpec, weights: WeightFormat, slices: int = 1, held: ExpertLayout | None = None) -> float:
+    """Bytes that one of ``slices`` slices of a routed expert of one layer takes."""
+    if model.experts is None or held is None:
+        return model.expert_parameters * weights.experts_bytes / slices
+    hidden = _padded(model.hidden, held.hidden_multiple)
+    intermediate = _padded(model.experts.intermediate / slices, held.intermediate_multiple)
+    gate_and_up, down = 2 * intermediate, hidden  # rows, that is outputs; their columns are each other's inputs
+    bytes_ = (gate_and_up * hidden + down * intermediate) * weights.experts_bytes
+    bytes_ += (gate_and_up + down) * held.bias_bytes
+    if rows := held.scale_copy_rows:
+        bytes_ += (_padded(gate_and_up, rows) * hidden + _padded(down, rows) * intermediate) / BLOCK_WEIGHTS
+    return bytes_
+
+
+def _padded(size: float, multiple: int) -> int:
+    return math.ceil(size / multiple) * multiple
+
+
+def expert_layout(engine: EngineSpec, weights: WeightFormat, device: Device) -> ExpertLayout | None:
+    """How the engine lays out experts of that format on that device; None where they take their own bytes."""
+    arithmetic = "fp4" if device.fp4_flops else "fp8" if device.fp8_flops else "bf16"
+    fits = (held for held in engine.expert_layouts if (held.weights, held.arithmetic) == (weights.name, arithmetic))
+    return next(fits, None)
 
 
 def usable_bytes(device: Device, engine: EngineSpec, fraction: float) -> float:
@@ -75,6 +100,7 @@ def memory_budget(
 ) -> MemoryBudget:
     """Split one rank's memory.
 
+    What an engine puts on the device after it has sized the pool (vLLM's CUDA graphs) is no part of the split.
     ``kv_capacity_tokens`` pins the pool instead of computing it.
 
     Raises
@@ -83,7 +109,7 @@ def memory_budget(
         Weights and reserves leave no room for a KV block; says how many bytes are short and what would help.
     """
     usable = usable_bytes(device, engine, memory_fraction or engine.memory_fraction)
-    weight_bytes = weights_per_rank_bytes(model, weights, layout, engine.hidden_padding)
+    weight_bytes = weights_per_rank_bytes(model, weights, layout, expert_layout(engine, weights, device))
     activations = engine.activation_floor_bytes if activation_bytes is None else activation_bytes
     runtime = engine.runtime_reserve_bytes
     block_bytes = engine.block_tokens * (
