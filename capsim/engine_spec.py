@@ -45,6 +45,4 @@ class EngineSpec(BaseModel):
     max_num_seqs: PositiveInt
     max_num_batched_tokens: PositiveInt
     block_tokens: PositiveInt
-    enable_prefix_caching: bool
-    graph_capture_max_seqs: PositiveInt
     expert_layouts: tuple[ExpertLayout, ...] = ()

@@ -1,7 +1,5 @@
 """KV cache formats: bytes per entry, and the time they add per KV token written and read."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from capsim.llm import KVStream, ModelSpec
@@ -13,7 +11,8 @@ class KVFormat(BaseModel):
     """How one KV head stores one token.
 
     ``bits_per_element`` and ``overhead_bytes`` (norms, scales and zeros of one head-vector pair) give its size;
-    ``uncompressed_layers`` at the ends of the stack stay bf16, as vLLM's TurboQuant presets do.
+    ``uncompressed_layers`` at the ends of the stack stay bf16, as vLLM's TurboQuant presets do. ``engines`` are those
+    that serve it, None where all do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,10 +21,7 @@ class KVFormat(BaseModel):
     bits_per_element: float = Field(gt=0)
     overhead_bytes: int = Field(0, ge=0)
     uncompressed_layers: int = Field(0, ge=0)
-    engines: tuple[str, ...] = ()
-    read_flops: Literal["bf16", "fp8"] = "bf16"
-    dequantise_s_per_byte: float = Field(0.0, ge=0)
-    lossless: bool = False
+    engines: tuple[str, ...] | None = None
 
 
 def entry_bytes(stream: KVStream, kv_format: KVFormat) -> float:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 
 from capsim.cli import main
 
+EDGE = Path(__file__).parents[1] / "scenarios" / "edge-llama8b-mac.yaml"
 SCENARIO = """\
 name: small
 model: llama-3.1-8b
@@ -137,6 +139,14 @@ def test_bad_input_says_what_and_ends_with_its_code(capsim, scenario, setting, c
     assert done.returncode == code, done.stderr + done.stdout
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_engine_refuses_what_it_cannot_do(capsim):
+    settings = ("--set", "kv_format=fp8", "--set", "scheduler.max_num_seqs=4")
+    done = capsim("check", EDGE, *settings)
+    assert done.returncode == 2
+    assert "mlx-lm, serial does not serve fp8 KV" in done.stderr
+    assert "mlx-lm, serial serves one request at a time" in done.stderr
 
 
 def test_a_malformed_trace_is_refused_with_its_line(capsim, scenario, tmp_path):

@@ -12,6 +12,7 @@ from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
 from capsim.errors import Infeasible, Problem, ScenarioError, did_you_mean
 from capsim.hardware import Node
+from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
 from capsim.parallelism import Parallelism, divides
@@ -122,6 +123,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     engine = find.get("engines", scenario.engine or node.engine, "engine")
     price = _price(scenario, node, find)
     efficiency = _efficiency(scenario, node, find)
+    _check_engine(scenario, engine, scenario.engine or node.engine, kv_format, find)
     find.check()
     assert efficiency is not None
     device = find.get("devices", node.device, "device")
@@ -214,6 +216,13 @@ def _efficiency(scenario: Scenario, node: Node, find: _Lookup) -> Efficiency | N
         find.complain(f"no calibration of {node.device} under {engine}", "engine", hint=f"known: {known or 'none'}")
         return None
     return find.get("calibrations", key, "step_time")
+
+
+def _check_engine(scenario: Scenario, engine: EngineSpec, key: str, kv_format: KVFormat, find: _Lookup) -> None:
+    if kv_format.engines is not None and key not in kv_format.engines:
+        find.complain(f"{engine.name} does not serve {kv_format.name} KV", "kv_format", hint="bf16 works everywhere")
+    if engine.policy == "serial" and (scenario.scheduler.max_num_seqs or 1) > 1:
+        find.complain(f"{engine.name} serves one request at a time", "scheduler", "max_num_seqs")
 
 
 def _with_settings(engine: EngineSpec, scenario: Scenario) -> EngineSpec:
