@@ -9,7 +9,6 @@ from capsim.scenario import resolve
 
 SCENARIOS = sorted((Path(__file__).parents[1] / "scenarios").glob("*.yaml"))
 CHAT = Path(__file__).parents[1] / "scenarios" / "chat-llama70b-h100.yaml"
-TRACE = Path(__file__).parents[2] / "shared" / "traces" / "AzureLLMInferenceTrace_conv.csv"
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
@@ -17,14 +16,6 @@ def test_bundled_scenario_runs(path):
     summary = run(resolve(path, ["replications=2", "workload.requests=150"])).summary
     assert summary["requests"]["completed"] == summary["requests"]["offered"] == 300
     assert summary["slo"]["attained"] == 0.95
-
-
-@pytest.mark.skipif(not TRACE.is_file(), reason="the trace folder is not beside the checkout")
-def test_the_whole_azure_chat_trace_on_one_node():
-    summary = run(resolve(CHAT, [f"workload.trace={TRACE}"])).summary
-    assert summary["requests"] == {"offered": 19_366, "completed": 19_366, "rejected": 0, "unfinished": 0}
-    assert summary["throughput"]["requests_per_s"] == pytest.approx(5.53, rel=0.01)
-    assert not summary["saturated"]
 
 
 def test_one_knob_does_not_shift_the_draws_of_another():
