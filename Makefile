@@ -8,7 +8,7 @@ run: $(VENV)/.installed
 	@$(BIN)/capsim plan scenarios/chat-llama70b-h100.yaml
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal --benchmark-disable
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m bench --benchmark-columns=min,median,max,rounds

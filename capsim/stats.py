@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binom, linregress
+from scipy.stats import linregress
 from scipy.stats import t as student_t
 
 MSER_BATCH = 5
@@ -46,34 +46,6 @@ def warmup_length(series: ArrayLike, floor: float = 0.1) -> int:
     if not 0 <= floor < 1:
         raise ValueError(f"floor must be in [0, 1), not {floor:g}")
     return max(mser5(series), round(floor * len(np.asarray(series))))
-
-
-def batch_means_interval(series: ArrayLike, batches: int = 20, level: float = 0.95) -> tuple[float, float]:
-    """Mean of one long stationary run and its half width, from the means of ``batches`` equal stretches.
-
-    What does not fill a batch is left out at the front. A batch must be long against the series' own memory.
-    """
-    sample = np.asarray(series, dtype=float)
-    if not 2 <= batches <= len(sample):
-        raise ValueError(f"batches must be between 2 and the {len(sample)} values, not {batches}")
-    length = len(sample) // batches
-    return t_interval(sample[-batches * length :].reshape(batches, length).mean(axis=1), level)
-
-
-def quantile_interval(values: ArrayLike, q: float, level: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of the ``q`` quantile of independent values, whatever their distribution.
-
-    Its ends are order statistics: the number of values below the quantile is binomial. An end is infinite where the
-    values are too few to bound that side.
-    """
-    _require_share(q=q, level=level)
-    ordered = np.sort(np.asarray(values, dtype=float))
-    if ordered.size == 0:
-        raise ValueError("values is empty")
-    bounded = np.concatenate([[-np.inf], ordered, [np.inf]])
-    low = int(binom.ppf((1 - level) / 2, ordered.size, q))
-    high = int(binom.ppf((1 + level) / 2, ordered.size, q)) + 1
-    return float(bounded[low]), float(bounded[high])
 
 
 def weighted_quantiles(values: ArrayLike, weights: ArrayLike, qs: ArrayLike) -> np.ndarray:

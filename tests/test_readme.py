@@ -1,5 +1,6 @@
 """The README's commands print what the README says."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 TRACES = ROOT.parent / "shared" / "traces"
 BLOCK = re.compile(r"^```console\n\$ (.+?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = BLOCK.findall((ROOT / "README.md").read_text())
+# A make started by a make announces its directories.
+BY_HAND = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
 TRACE = re.compile(r"workload\.trace=(\S+)")
 
 
@@ -29,13 +32,20 @@ def test_readme_command_prints_what_the_readme_says(checkout, command, printed):
     if trace and not (checkout / trace.group(1)).exists():
         pytest.skip(f"{trace.group(1)} is not beside the checkout")
     done = subprocess.run(
-        command, shell=True, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
+        command,
+        shell=True,
+        cwd=checkout,
+        env=BY_HAND,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
     )
     assert done.stdout == printed
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
     for target, does in (("run", "capsim plan scenarios/chat-llama70b-h100.yaml"), ("test", "pytest")):
-        plan = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        plan = subprocess.run(["make", "-n", target], cwd=ROOT, env=BY_HAND, capture_output=True, text=True, check=True)
         assert does in plan.stdout
         assert f"\nmake {target}\n" in (ROOT / "README.md").read_text()

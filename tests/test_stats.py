@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from capsim.stats import (
-    batch_means_interval,
     growth_per_s,
     mser5,
-    quantile_interval,
     t_interval,
     warmup_length,
     weighted_quantiles,
@@ -48,18 +46,6 @@ def test_t_interval_covers_the_mean(level):
     assert share == pytest.approx(level, abs=3 * math.sqrt(level * (1 - level) / 1500))
 
 
-def test_batch_means_are_the_t_interval_of_batches():
-    series = np.arange(43.0)
-    assert batch_means_interval(series, batches=4) == t_interval([7.5, 17.5, 27.5, 37.5])
-
-
-def test_batch_means_cover_where_single_values_do_not():
-    random = np.random.default_rng(2)
-    runs = [autoregressive(random, 2000) for _ in range(150)]
-    assert np.mean([covers(batch_means_interval(run), 0) for run in runs]) > 0.9
-    assert np.mean([covers(t_interval(run), 0) for run in runs]) < 0.7
-
-
 def test_mser5_cuts_a_transient():
     noise = np.random.default_rng(3).normal(size=2000)
     transient = np.where(np.arange(2000) < 300, 20.0, 0.0)
@@ -93,26 +79,6 @@ def test_warmup_is_the_floor_or_the_transient():
     assert warmup_length(np.ones(1000)) == 100
     assert warmup_length(np.ones(1000), floor=0) == 0
     assert warmup_length(noise + transient) == mser5(noise + transient) > 100
-
-
-def test_quantile_interval_of_the_median_is_the_sign_test():
-    # P(Bin(20, 1/2) <= 5) = .0207: the 6th and the 15th of 20 values
-    assert quantile_interval(np.arange(1, 21), 0.5) == (6, 15)
-
-
-@pytest.mark.parametrize("q", [0.5, 0.9])
-def test_quantile_interval_covers(q):
-    samples = np.random.default_rng(7).exponential(size=(1000, 80))
-    truth = -math.log(1 - q)
-    intervals = np.array([quantile_interval(sample, q) for sample in samples])
-    share = np.mean((intervals[:, 0] <= truth) & (truth <= intervals[:, 1]))
-    assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / 1000) <= share <= 0.98
-
-
-def test_quantile_interval_is_open_where_values_are_too_few():
-    low, high = quantile_interval(np.arange(100), 0.99)
-    assert 90 < low < 99
-    assert high == math.inf
 
 
 def test_weighted_quantiles_are_those_of_repeated_values():
@@ -163,9 +129,6 @@ def test_growth_of_an_overloaded_queue_is_seen():
         (lambda: t_interval([]), "values is empty"),
         (lambda: t_interval([1, 2], level=95), "level must be between 0 and 1"),
         (lambda: warmup_length([1, 2], floor=1), "floor must be in"),
-        (lambda: batch_means_interval([1, 2, 3], batches=4), "batches must be between 2 and the 3 values"),
-        (lambda: quantile_interval([], 0.5), "values is empty"),
-        (lambda: quantile_interval([1], 1.0), "q must be between 0 and 1"),
         (lambda: weighted_quantiles([1, 2], [1], [0.5]), "weights must"),
         (lambda: weighted_quantiles([1, 2], [0, 0], [0.5]), "weights must"),
         (lambda: weighted_quantiles([1, 2], [1, -1], [0.5]), "weights must"),
