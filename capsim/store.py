@@ -17,18 +17,19 @@ OURS = ("summary.json", "plan.json")
 
 
 def check_target(directory: Path) -> None:
-    """Refuse a directory that is not empty and was not written by capsim, before any work is spent on it.
+    """Refuse a place that is taken by something else or cannot be written, before any work is spent on it.
 
     Raises
     ------
     ScenarioError
-        The place is taken.
+        The place is taken, or the system refuses to write there.
     """
     if directory.exists() and not directory.is_dir():
         raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
     ours = any((directory / name).is_file() for name in OURS)
     if directory.is_dir() and any(directory.iterdir()) and not ours:
         raise ScenarioError.one("is not empty and holds no run: give another directory", path=f"--out {directory}")
+    _fresh(directory).rmdir()
 
 
 def save(run: Run, directory: Path) -> None:
@@ -58,8 +59,7 @@ def _fill(place: Path, run: Run) -> None:
 def _write_whole(directory: Path, fill: Callable[[Path], None]) -> None:
     """Fill a fresh directory and put it in place in one rename."""
     check_target(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    fresh = _fresh(directory)
     try:
         fill(fresh)
         fresh.chmod(0o755)
@@ -68,6 +68,15 @@ def _write_whole(directory: Path, fill: Callable[[Path], None]) -> None:
         fresh.rename(directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _fresh(directory: Path) -> Path:
+    """An empty directory beside the one to write."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    except OSError as error:
+        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=f"--out {directory}") from error
 
 
 def to_json(document: dict[str, Any]) -> str:

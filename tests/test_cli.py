@@ -93,6 +93,14 @@ def test_out_holds_the_lock_the_summary_and_two_tables(capsim, scenario, tmp_pat
     assert [p.name for p in out.parent.iterdir()] == ["a"]
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_run(scenario, capsim, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = capsim("run", scenario, "--out", tmp_path / "file" / "run")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_out_refuses_a_directory_that_is_not_ours(capsim, scenario, tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("mine")
