@@ -109,29 +109,29 @@ def relax(resolved: Resolved, resource: str) -> Resolved:
     if resource == "KV capacity":
         return replace(resolved, memory=replace(memory, blocks=math.ceil(memory.blocks * RELAXED)))
     if resource == "batch cap":
-        return replace(
-            resolved, engine=engine.model_copy(update={"max_num_seqs": math.ceil(engine.max_num_seqs * RELAXED)})
-        )
+        seqs = math.ceil(engine.max_num_seqs * RELAXED)
+        tokens = max(engine.max_num_batched_tokens, seqs)
+        more = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
+        return replace(resolved, engine=engine.model_copy(update=more))
     fields = {
         "memory bandwidth": ("memory_bytes_per_s",), "compute": ("bf16_flops", "fp8_flops", "fp4_flops"),
         "link": ("link_bytes_per_s",),
     }[resource]  # fmt: skip
-    more = {name: rate * RELAXED for name in fields if (rate := getattr(device, name)) is not None}
-    return replace(resolved, device=device.model_copy(update=more))
+    faster = {name: rate * RELAXED for name in fields if (rate := getattr(device, name)) is not None}
+    return replace(resolved, device=device.model_copy(update=faster))
 
 
 def _relaxable(resolved: Resolved, at_limit: Run) -> list[str]:
     """Resources whose relaxing can change anything: a pool or a batch that never fills cannot."""
-    peak = max(r.segments["kv_blocks"].max() for r in at_limit.replications)
-    running = max(r.segments["running"].max() for r in at_limit.replications)
-    waited = max(r.segments["waiting"].max() for r in at_limit.replications) > 0
+    names = ("fullest_blocks", "most_running", "most_waiting")
+    peak, running, waiting = (max(r.node_use[name] for r in at_limit.replications) for name in names)
     link = resolved.layout.devices > 1 and resolved.device.link_bytes_per_s is not None
     possible = {
-        "KV capacity": waited and peak > resolved.memory.blocks * 0.9,
+        "KV capacity": waiting > 0 and peak > resolved.memory.blocks * 0.9,
         "memory bandwidth": True,
         "compute": True,
         "link": link,
-        "batch cap": waited and running >= resolved.engine.max_num_seqs,
+        "batch cap": waiting > 0 and running >= resolved.engine.max_num_seqs,
     }
     return [name for name, can in possible.items() if can]
 

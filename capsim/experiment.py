@@ -2,19 +2,20 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from capsim import __version__, cost, metrics
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
-from capsim.sim.cluster import ClusterSpec, simulate
+from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
+from capsim.sim.spec import ClusterSpec, Limits
 from capsim.stats import t_interval
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
@@ -26,22 +27,19 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Replication:
-    """One replication's tables and what was measured in them after warm-up."""
+    """One replication's records and what was measured in them after warm-up; ``totals`` cover all of it."""
 
-    requests: pd.DataFrame
-    segments: pd.DataFrame
-    interrupted: bool
+    records: Records
+    totals: dict[str, int]
+    rejected: dict[str, int]
     warmup: int
     window_s: tuple[float, float]
-    latencies: dict[str, metrics.Sample]
+    latencies: dict[str, dict[str, float]]
+    batches: dict[str, list[dict[str, float]]]
     throughput: dict[str, float]
     node_use: dict[str, float]
     good_share: float
     growth: tuple[float, float, float]
-
-    @property
-    def measured(self) -> pd.DataFrame:
-        return self.requests.iloc[self.warmup :]
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,11 @@ class Run:
 
 def cluster_of(resolved: Resolved) -> ClusterSpec:
     engine = resolved.engine
+    limits = Limits(engine.max_num_seqs, engine.max_num_batched_tokens, resolved.scenario.scheduler.queue_limit)
     return ClusterSpec(
-        resolved.scenario.nodes, resolved.layout, resolved.memory.blocks, resolved.blocks_of, engine.max_num_seqs,
-        engine.max_num_batched_tokens, resolved.scenario.scheduler.queue_limit, resolved.model.max_context_tokens,
-        resolved.scenario.router, resolved.step_time_model(), resolved.model.streams,
+        resolved.scenario.nodes, resolved.layout, resolved.memory.blocks, resolved.block_rule, limits,
+        resolved.model.max_context_tokens, resolved.scenario.router, resolved.step_time_model(),
+        resolved.model.streams,
     )  # fmt: skip
 
 
@@ -78,13 +77,16 @@ def measure(resolved: Resolved, records: Records) -> Replication:
     warmup = metrics.warmup_requests(requests, pinned)
     measured = requests.iloc[warmup:]
     start_s, end_s = metrics.window(measured)
-    inside = segments[(segments["start_s"] >= start_s) & (segments["start_s"] < end_s)]
+    inside = metrics.within(segments, start_s, end_s)
     slo = resolved.scenario.slo
     good = metrics.good(measured, segments, slo.thresholds) if slo else np.full(len(measured), np.nan)
     closed = isinstance(resolved.workload.arrival, Closed)
+    samples = metrics.latencies(measured, inside)
     return Replication(
-        requests, segments, records.interrupted, warmup, (start_s, end_s),
-        metrics.latencies(measured, inside), metrics.throughput(requests, start_s, end_s),
+        records, metrics.totals(requests, segments), metrics.rejections(requests), warmup, (start_s, end_s),
+        {name: sample.summary() for name, sample in samples.items()},
+        {name: [batch.summary() for batch in sample.batches()] for name, sample in samples.items()},
+        metrics.throughput(requests, start_s, end_s),
         metrics.node_use(inside, resolved.replicas, resolved.memory.blocks, end_s - start_s),
         float(good.mean()) if len(good) else float("nan"),
         (0.0, 0.0, 0.0) if closed else metrics.backlog_growth(requests),
@@ -98,10 +100,10 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
     for index in range(count):
         told = (lambda ended, index=index: on_progress(index, ended)) if on_progress else None
         done.append(replicate(resolved, index, told))
-        if done[-1].interrupted:
+        if done[-1].records.interrupted:
             break
-    whole = [replication for replication in done if not replication.interrupted]
-    return Run(resolved, done, summarise(resolved, whole or done, interrupted=done[-1].interrupted))
+    whole = [replication for replication in done if not replication.records.interrupted]
+    return Run(resolved, done, summarise(resolved, whole or done, interrupted=done[-1].records.interrupted))
 
 
 def saturated(replications: list[Replication]) -> tuple[bool, float]:
@@ -121,8 +123,7 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
     """The JSON document of a run. Percentiles are withheld where the load has no steady state."""
     scenario = resolved.scenario
     is_saturated, growth = saturated(replications)
-    requests = pd.concat([r.requests for r in replications])
-    outcomes = requests["outcome"].value_counts()
+    totals = _totals(replications)
     lock = locked(resolved)
     flow = {key: _mean([r.throughput[key] for r in replications]) for key in replications[0].throughput}
     summary: dict[str, Any] = {
@@ -136,16 +137,16 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "saturated": is_saturated,
         "backlog_growth_per_s": growth,
         "requests": {
-            "offered": len(requests), **{k: int(outcomes.get(k, 0)) for k in ("completed", "rejected", "unfinished")},
+            name: totals[name] for name in ("offered", "completed", "rejected", "unfinished")
         },
         "throughput": flow,
     }  # fmt: skip
     for name in LATENCIES:
-        summary[name] = _latency([r.latencies[name] for r in replications], withhold=is_saturated)
-    return summary | _targets(resolved, replications) | _nodes(resolved, replications, flow) | {
+        summary[name] = _latency(replications, name, withhold=is_saturated)
+    return summary | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
         "basis": {part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
                   for part, (key, fact) in resolved.basis.items()},
-        "warnings": _warnings(resolved, replications, requests, is_saturated, growth, interrupted),
+        "warnings": _warnings(resolved, replications, is_saturated, growth, interrupted),
     }  # fmt: skip
 
 
@@ -159,9 +160,14 @@ def _targets(resolved: Resolved, replications: list[Replication]) -> dict[str, A
     return {"goodput": mean, "goodput_ci95": interval, "slo": target}
 
 
-def _nodes(resolved: Resolved, replications: list[Replication], flow: dict[str, float]) -> dict[str, Any]:
+def _totals(replications: list[Replication]) -> dict[str, int]:
+    return {name: sum(r.totals[name] for r in replications) for name in replications[0].totals}
+
+
+def _nodes(
+    resolved: Resolved, replications: list[Replication], flow: dict[str, float], totals: dict[str, int]
+) -> dict[str, Any]:
     use = {key: _mean([r.node_use[key] for r in replications]) for key in replications[0].node_use}
-    requests = pd.concat([r.requests for r in replications])
     monthly = cost.monthly_cost(resolved.price, resolved.scenario.nodes)
     output = flow["output_tokens_per_s"]
     kinds = {"output_tokens": output, "tokens": output + flow["input_tokens_per_s"]}
@@ -171,10 +177,10 @@ def _nodes(resolved: Resolved, replications: list[Replication], flow: dict[str, 
         "kv": {
             "capacity_tokens": resolved.capacity_tokens, "peak_tokens": int(peak),
             "mean_utilisation": use["kv_mean_utilisation"],
-            "hit_rate": float(requests["cached_tokens"].sum() / requests["prompt_tokens"].sum()),
+            "hit_rate": totals["cached_tokens"] / totals["prompt_tokens"] if totals["prompt_tokens"] else 0.0,
         },
-        "preemptions": int(requests["preemptions"].sum()),
-        "steps": int(sum(r.segments["steps"].sum() for r in replications)),
+        "preemptions": totals["preemptions"],
+        "steps": totals["steps"],
         "step_time_share": {name.removesuffix("_s"): use[f"share_{name}"] for name in metrics.COMPONENTS},
         "utilisation": flow["requests_per_s"] / saturation,
         "busy_fraction": use["busy_fraction"],
@@ -183,14 +189,14 @@ def _nodes(resolved: Resolved, replications: list[Replication], flow: dict[str, 
     }  # fmt: skip
 
 
-def _latency(samples: list[metrics.Sample], *, withhold: bool) -> dict[str, Any]:
+def _latency(replications: list[Replication], latency: str, *, withhold: bool) -> dict[str, Any]:
     """Means over replications of the mean and the percentiles, with 95 % intervals of the mean and of p95.
 
     One replication takes its intervals from consecutive batches of itself.
     """
-    rows = [sample.summary() for sample in samples]
+    rows = [r.latencies[latency] for r in replications]
     means = {key: _mean([row[key] for row in rows]) for key in rows[0]}
-    batches = rows if len(rows) > 1 else [batch.summary() for batch in samples[0].batches()]
+    batches = rows if len(rows) > 1 else replications[0].batches[latency]
     result: dict[str, Any] = {**means, "ci95": None, "p95_ci95": None}
     if withhold or np.isnan(means["mean"]):
         return dict.fromkeys(result)
@@ -203,21 +209,16 @@ def _latency(samples: list[metrics.Sample], *, withhold: bool) -> dict[str, Any]
 
 
 def _warnings(
-    resolved: Resolved,
-    replications: list[Replication],
-    requests: pd.DataFrame,
-    is_saturated: bool,
-    growth: float,
-    interrupted: bool,
+    resolved: Resolved, replications: list[Replication], is_saturated: bool, growth: float, interrupted: bool
 ) -> list[str]:
     notes = list(resolved.warnings)
     if is_saturated:
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
-    reasons = requests.loc[requests["outcome"] == "rejected", "reason"].value_counts()
-    notes += [f"{count:,} requests rejected: {reason}" for reason, count in reasons.items()]
+    reasons = sum((Counter(r.rejected) for r in replications), Counter())
+    notes += [f"{count:,} requests rejected: {reason}" for reason, count in reasons.most_common()]
     if interrupted:
         notes.append("interrupted: the figures cover what had ended by then")
-    if any(r.warmup > len(r.requests) / 2 for r in replications):
+    if any(r.warmup > r.totals["offered"] / 2 for r in replications):
         notes.append("warm-up is more than half of the run: offer more requests")
     if resolved.price is None:
         notes.append(f"price unknown: the catalog has none for {resolved.scenario.node}")

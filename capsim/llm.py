@@ -6,6 +6,7 @@ Capacity, bandwidth and arithmetic are sums over streams, so a new kind of atten
 ``Attention.streams`` and nothing elsewhere.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -53,16 +54,34 @@ class KVStream:
 
     def prefill_reads(self, new_tokens: float, context_tokens: float) -> float:
         """Σ read(c) over the new tokens of a prefill chunk that follows ``context_tokens`` cached ones."""
-        knee = float("inf")
-        if self.window_tokens is not None:
-            knee = self.window_tokens
-        if self.top_k is not None:
-            knee = min(knee, self.top_k * self.ratio)
+        knee = self.knee_tokens or math.inf
         last = context_tokens + new_tokens
         growing = max(0.0, min(last, knee) - context_tokens)
         ramp = growing * (context_tokens + (growing + 1) / 2) / self.ratio
         flat = (new_tokens - growing) * self.read(knee) if growing < new_tokens else 0.0
         return ramp + flat
+
+    @property
+    def has_kinks(self) -> bool:
+        """Whether a decode step reads something else than the whole context."""
+        return self.window_tokens is not None or self.top_k is not None
+
+    @property
+    def knee_tokens(self) -> int | None:
+        """Context from which on a decode step reads no more, None where it always does."""
+        window = [] if self.window_tokens is None else [self.window_tokens]
+        chosen = [] if self.top_k is None else [self.top_k * self.ratio]
+        return min(window + chosen, default=None)
+
+    def piece(self, context_tokens: int) -> tuple[int, int, int | None]:
+        """The straight piece of ``read`` at a context, as (slope, level, last context; None where it has no end).
+
+        On it, read(c) · ratio = slope · c + level.
+        """
+        knee = self.knee_tokens
+        if knee is None:
+            return 1, 0, None
+        return (1, 0, knee) if context_tokens < knee else (0, knee, None)
 
     @property
     def grows(self) -> bool:

@@ -145,12 +145,34 @@ def _remedies(model: ModelSpec, weights: WeightFormat, device: Device, layout: P
     return remedies
 
 
-def blocks_of(budget: MemoryBudget, model: ModelSpec, kv_format: KVFormat, context_tokens: int, tp: int) -> int:
-    """KV blocks that a sequence of ``context_tokens`` holds: those that grow, and its filled windows."""
-    growing = math.ceil(context_tokens / budget.block_tokens)
-    if budget.window_blocks == 0:
-        return growing
-    rounded = growing * budget.block_tokens
-    grown = growth_bytes_per_token(model, kv_format, tp) * rounded
-    held = max(0.0, kv_bytes(model, kv_format, rounded, tp) - grown)
-    return growing + math.ceil(held / budget.block_bytes - 1e-9)
+@dataclass(frozen=True)
+class BlockRule:
+    """How many KV blocks a sequence holds.
+
+    ``table[n]`` for n blocks of tokens while its windows fill; after the table, one more for each further block of
+    tokens.
+    """
+
+    block_tokens: int
+    table: tuple[int, ...] = (0,)
+
+    @property
+    def settled_tokens(self) -> int:
+        """Context beyond which every further block of tokens takes one block."""
+        return (len(self.table) - 1) * self.block_tokens
+
+    def blocks(self, context_tokens: int) -> int:
+        covered, last = -(-context_tokens // self.block_tokens), len(self.table) - 1
+        return self.table[covered] if covered <= last else self.table[last] + covered - last
+
+
+def block_rule(budget: MemoryBudget, model: ModelSpec, kv_format: KVFormat, tp: int) -> BlockRule:
+    """Blocks of a sequence in that pool: those that grow, and its windows as they fill."""
+    longest = max((s.window_tokens or 0 for s in model.streams), default=0)
+    grown = growth_bytes_per_token(model, kv_format, tp)
+    table = [0]
+    for covered in range(1, 1 + math.ceil(longest / budget.block_tokens)):
+        tokens = covered * budget.block_tokens
+        held = max(0.0, kv_bytes(model, kv_format, tokens, tp) - grown * tokens)
+        table.append(covered + math.ceil(held / budget.block_bytes - 1e-9))
+    return BlockRule(budget.block_tokens, tuple(table))

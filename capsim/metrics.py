@@ -49,7 +49,7 @@ def warmup_requests(requests: pd.DataFrame, pinned: int | None) -> int:
 
 
 def latencies(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, Sample]:
-    """TTFT, TPOT, ITL, E2E and queueing time of measured requests; ``segments`` are those of the same window."""
+    """TTFT, TPOT, ITL, E2E and queueing time of measured requests; ``segments`` are those ``within`` their window."""
     done = requests[requests["outcome"] == "completed"]
     ttft = done["first_token_s"] - done["arrival_s"]
     e2e = done["finished_s"] - done["arrival_s"]
@@ -60,11 +60,29 @@ def latencies(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, Sampl
     return {**samples, "itl_s": _itl(done, segments)}
 
 
+def within(segments: pd.DataFrame, start_s: float, end_s: float) -> pd.DataFrame:
+    """Runs of steps that touch a window; ``share`` is how much of each lies inside it."""
+    starts, durations = segments["start_s"].to_numpy(), segments["duration_s"].to_numpy()
+    inside = np.minimum(starts + durations, end_s) - np.maximum(starts, start_s)
+    kept = inside > 0
+    return segments[kept].assign(share=np.minimum(1.0, inside[kept] / durations[kept]))
+
+
+def step_seconds(segments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of every step, shape (steps,), and the row it belongs to: a run's steps grow evenly."""
+    steps, growth = segments["steps"].to_numpy(), segments["growth_s"].to_numpy()
+    first = segments["duration_s"].to_numpy() / steps - growth * (steps - 1) / 2
+    row = np.repeat(np.arange(len(steps)), steps)
+    index = np.arange(len(row)) - np.repeat(np.cumsum(steps) - steps, steps)
+    return first[row] + growth[row] * index, row
+
+
 def _itl(requests: pd.DataFrame, segments: pd.DataFrame) -> Sample:
     """Gaps of one step from the segments, longer ones (a preemption between two tokens) from the requests."""
     stalls = np.array([gap for gaps in requests["stalls_s"] for gap in gaps])
-    values = np.concatenate([segments["duration_s"].to_numpy(float) / segments["steps"].to_numpy(float), stalls])
-    return Sample(values, np.concatenate([segments["gaps"].to_numpy(float), np.ones(len(stalls))]))
+    seconds, row = step_seconds(segments)
+    gaps = segments["gaps"].to_numpy() * segments["share"].to_numpy() / segments["steps"].to_numpy()
+    return Sample(np.concatenate([seconds, stalls]), np.concatenate([gaps[row], np.ones(len(stalls))]))
 
 
 def good(requests: pd.DataFrame, segments: pd.DataFrame, thresholds: dict[str, float]) -> np.ndarray:
@@ -87,9 +105,12 @@ def longest_gap(requests: pd.DataFrame, segments: pd.DataFrame) -> pd.Series:
     for replica, mine in requests[requests["outcome"] == "completed"].groupby(["node", "rank"]):
         node, rank = replica
         steps = segments[(segments["node"] == node) & (segments["rank"] == rank)]
-        durations = np.append(steps["duration_s"].to_numpy(float), 0.0)
+        count = steps["steps"].to_numpy()
+        last_s = steps["duration_s"].to_numpy() / count + steps["growth_s"].to_numpy() * (count - 1) / 2
+        durations = np.append(last_s, 0.0)
         starts = steps["start_s"].to_numpy(float)
         # A step's tokens come at its end, so the gaps between two tokens are the steps that start from the first on.
+        # Runs break at every first and last token, and the last step of a run is its longest.
         first = np.searchsorted(starts, mine["first_token_s"].to_numpy(float) - 1e-12)
         last = np.searchsorted(starts, mine["finished_s"].to_numpy(float) - 1e-12)
         bounds = np.column_stack([first, np.maximum(last, first + 1)]).ravel().clip(max=len(durations) - 1)
@@ -97,6 +118,20 @@ def longest_gap(requests: pd.DataFrame, segments: pd.DataFrame) -> pd.Series:
         stalls = np.array([max(gaps, default=0.0) for gaps in mine["stalls_s"]])
         longest[mine.index] = np.where(mine["output_tokens"] > 1, np.maximum(gaps, stalls), 0.0)
     return longest
+
+
+def totals(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, int]:
+    """Counts over a whole replication, warm-up included."""
+    outcomes = requests["outcome"].value_counts()
+    counts = {name: int(outcomes.get(name, 0)) for name in ("completed", "rejected", "unfinished")}
+    sums = {name: int(requests[name].sum()) for name in ("prompt_tokens", "cached_tokens", "preemptions")}
+    return {"offered": len(requests), **counts, **sums, "steps": int(segments["steps"].sum())}
+
+
+def rejections(requests: pd.DataFrame) -> dict[str, int]:
+    """How many requests were turned away, by reason."""
+    reasons = requests.loc[requests["outcome"] == "rejected", "reason"].astype(str).value_counts()
+    return {str(reason): int(count) for reason, count in reasons.items()}
 
 
 def window(requests: pd.DataFrame) -> tuple[float, float]:
@@ -125,27 +160,31 @@ def throughput(requests: pd.DataFrame, start_s: float, end_s: float) -> dict[str
 
 
 def node_use(segments: pd.DataFrame, replicas: int, blocks: int, length_s: float) -> dict[str, float]:
-    """Steps, busy fraction, sequences in flight and KV use over a window; ``blocks`` are those of one replica."""
-    duration = segments["duration_s"].to_numpy(float)
+    """Busy fraction, sequences in flight and KV use over a window; ``blocks`` are those of one replica."""
+    duration = (segments["duration_s"] * segments["share"]).to_numpy(float)
+    held = ((segments["kv_blocks"] + segments["kv_blocks_end"]) / 2).to_numpy(float)
     busy = duration.sum()
     whole = length_s * replicas if length_s > 0 else float("nan")
     use = {
-        "steps": float(segments["steps"].sum()),
         "busy_fraction": busy / whole,
-        "in_flight": float((duration * segments["running"]).sum()) / whole * replicas,
-        "kv_mean_utilisation": float((duration * segments["kv_blocks"]).sum()) / blocks / whole,
+        "in_flight": float(duration @ segments["running"].to_numpy(float)) / whole * replicas,
+        "kv_mean_utilisation": float(duration @ held) / blocks / whole,
         "kv_peak_blocks": _peak_blocks(segments),
+        "fullest_blocks": float(segments["kv_blocks_end"].max()),
+        "most_running": float(segments["running"].max()),
+        "most_waiting": float(segments["waiting"].max()),
     }
-    shares = {f"share_{name}": float(segments[name].sum()) / busy if busy > 0 else float("nan") for name in COMPONENTS}
-    return use | shares
+    seconds = segments[list(COMPONENTS)].to_numpy(float).T @ segments["share"].to_numpy(float)
+    shares = seconds / busy if busy > 0 else np.full(len(COMPONENTS), np.nan)
+    return use | {f"share_{name}": float(share) for name, share in zip(COMPONENTS, shares, strict=True)}
 
 
 def _peak_blocks(segments: pd.DataFrame) -> float:
-    """Most KV blocks held at once over all replicas (one that idles counts what it held last)."""
+    """Most KV blocks held at once over all replicas, each counted at its most of the run of steps it is in."""
     if segments.empty:
         return 0.0
     ordered = segments.sort_values("start_s", kind="stable")
-    change = ordered.groupby(["node", "rank"])["kv_blocks"].diff().fillna(ordered["kv_blocks"])
+    change = ordered.groupby(["node", "rank"])["kv_blocks_end"].diff().fillna(ordered["kv_blocks_end"])
     return float(change.cumsum().max())
 
 
@@ -190,8 +229,10 @@ def check_identities(requests: pd.DataFrame, segments: pd.DataFrame, kv_blocks: 
     )
     if (requests["outcome"] == "unfinished").any():
         return
-    gaps = _itl(done, segments)
-    _hold(int(gaps.weights.sum()) == int((done["output_tokens"] - 1).sum()), "number of ITL gaps = sum of (output - 1)")
+    gaps = _itl(done, segments.assign(share=1.0))
+    _hold(
+        round(gaps.weights.sum()) == int((done["output_tokens"] - 1).sum()), "number of ITL gaps = sum of (output - 1)"
+    )
     total, spans = float(np.dot(gaps.seconds, gaps.weights)), float((done["finished_s"] - done["first_token_s"]).sum())
     _hold(bool(np.isclose(total, spans, rtol=1e-9, atol=1e-6)), "sum of ITL = sum of (finished - first token)")
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from capsim.errors import ScenarioError
 from capsim.experiment import Run
+from capsim.sim.records import write_tables
 
 OURS = ("summary.json", "plan.json")
 
@@ -52,8 +52,7 @@ def _fill(place: Path, run: Run) -> None:
     (place / "scenario.lock.yaml").write_text(yaml.safe_dump(run.summary["scenario"], sort_keys=False))
     (place / "summary.json").write_text(to_json(run.summary))
     for name in ("requests", "segments"):
-        parts = [getattr(r, name).assign(replication=index) for index, r in enumerate(run.replications)]
-        pd.concat(parts, ignore_index=True).to_parquet(place / f"{name}.parquet", index=False)
+        write_tables([getattr(r.records, name) for r in run.replications], place / f"{name}.parquet")
 
 
 def _write_whole(directory: Path, fill: Callable[[Path], None]) -> None:

@@ -1,6 +1,7 @@
 """The search for sessions per node: brackets, what binds, and the closed form it starts from."""
 
 import itertools
+import signal
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):
 
     def stops_in_the_third_point(model, batch):
         if len(points) == 2 and next(steps) == 100:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return step_time(model, batch)
 
     monkeypatch.setattr(Roofline, "step_time", stops_in_the_third_point)

@@ -8,7 +8,7 @@ import pytest
 
 from capsim.prices import OwnPrice
 from capsim.scenario.spec import SLO, MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
-from capsim.sim.records import REQUEST_COLUMNS, SEGMENT_COLUMNS
+from capsim.sim.records import REQUESTS, SEGMENTS
 from capsim.workload.distributions import Distribution, Part
 from capsim.workload.spec import TraceColumns, Workload
 
@@ -30,4 +30,4 @@ def test_every_key_of_a_scenario_is_documented(spec):
 
 
 def test_every_column_of_the_tables_is_documented():
-    assert {*REQUEST_COLUMNS, *SEGMENT_COLUMNS} <= words("results.md")
+    assert {*REQUESTS.names, *SEGMENTS.names} <= words("results.md")

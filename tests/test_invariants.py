@@ -2,38 +2,18 @@
 
 import math
 from collections import defaultdict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from clusters import arrivals, cluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_engine import plain_records
 
 from capsim import metrics
 from capsim.parallelism import Parallelism
-from capsim.sim.cluster import ClusterSpec, simulate
-from capsim.sim.node import Engine
-from capsim.steptime import StepTime
-from capsim.workload.requests import ClosedLoop, OpenArrivals, Request
-
-
-def step_time(batch):
-    seconds = 0.01 + 0.001 * batch.decode_sequences + 1e-4 * batch.prefill_tokens
-    return StepTime(0.0, 0.0, seconds, 0.0, 0.0, "memory")
-
-
-def cluster(**changes):
-    values = {
-        "nodes": 1, "layout": Parallelism(1), "kv_blocks": 200, "blocks_of": lambda context: math.ceil(context / 16),
-        "max_num_seqs": 8, "max_num_batched_tokens": 64, "queue_limit": None, "max_context_tokens": 10_000,
-        "router": "least-loaded", "model": SimpleNamespace(step_time=step_time), "streams": (),
-    }  # fmt: skip
-    return ClusterSpec(**(values | changes))
-
-
-def arrivals(times, lengths, **options):
-    requests = [Request(prompt, output, output, 0.0) for prompt, output in lengths]
-    return OpenArrivals(np.asarray(times, float), requests, options.get("max_in_flight"))
+from capsim.sim.cluster import simulate
+from capsim.workload.requests import ClosedLoop, Request
 
 
 def tables(records):
@@ -67,42 +47,35 @@ def test_every_request_ends_and_the_identities_hold(load):
     assert not (requests["outcome"] == "unfinished").any()
     assert len(requests) == len(traffic.requests)
     assert (segments["kv_blocks"] <= spec.kv_blocks).all()
-    assert (segments["running"] <= spec.max_num_seqs).all()
+    assert (segments["running"] <= spec.limits.max_num_seqs).all()
     assert all(held == 0 for _, _, held in records.kv_blocks)
     done = requests[requests["outcome"] == "completed"]
     assert segments["prefill_tokens"].sum() >= done["prompt_tokens"].sum()
     if done["preemptions"].sum() == 0:
         assert segments["prefill_tokens"].sum() == done["prompt_tokens"].sum()
-        assert segments["decode_sequences"].sum() == (done["output_tokens"] - 1).sum()
+        assert (segments["decode_sequences"] * segments["steps"]).sum() == (done["output_tokens"] - 1).sum()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(loads())
 def test_token_times_from_the_tables_are_those_of_a_token_log(load):
-    log = defaultdict(list)
-    complete = Engine._complete
-
-    def logged(engine, rank, schedule):
-        before = [(s, s.generated_tokens) for s, _ in schedule.work]
-        gaps = complete(engine, rank, schedule)
-        for sequence, tokens in before:
-            if sequence.generated_tokens > tokens:
-                log[sequence.index].append(engine.env.now)
-        return gaps
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "_complete", logged)
-        requests, segments = tables(simulate(*load))
+    spec, traffic = load
+    log, times = [], defaultdict(list)
+    plain_records(spec, traffic, log)
+    for request, at_s in log:
+        times[request].append(at_s)
+    log = times
+    requests, segments = tables(simulate(spec, traffic))
     done = requests[requests["outcome"] == "completed"]
     assert {r: len(times) for r, times in log.items()} == dict(zip(done["request"], done["output_tokens"], strict=True))
     longest = metrics.longest_gap(requests, segments)
     for request in done["request"]:
         gaps = np.diff(log[request])
         assert longest[request] == pytest.approx(max(gaps, default=0.0), abs=1e-12)
-    itl = metrics.latencies(requests, segments)["itl_s"]
+    itl = metrics.latencies(requests, segments.assign(share=1.0))["itl_s"]
     every = np.concatenate([np.diff(times) for times in log.values()] or [np.empty(0)])
     if len(every):
-        expanded = np.repeat(itl.seconds, itl.weights.astype(int))
+        expanded = np.repeat(itl.seconds, np.rint(itl.weights).astype(int))
         assert np.sort(expanded) == pytest.approx(np.sort(every), abs=1e-9)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from capsim.catalog import load_catalog
 from capsim.errors import Infeasible
-from capsim.memory import blocks_of, expert_bytes, expert_layout, memory_budget, weights_per_rank_bytes
+from capsim.memory import block_rule, expert_bytes, expert_layout, memory_budget, weights_per_rank_bytes
 from capsim.parallelism import Parallelism
 
 CATALOG = load_catalog()
@@ -97,5 +97,5 @@ def test_expert_parallel_ranks_hold_whole_experts():
 def test_windowed_sequences_hold_both_groups_until_the_window_fills():
     model, bf16 = CATALOG.models["gpt-oss-120b"], CATALOG.kv_formats["bf16"]
     split = budget("gpt-oss-120b", "mxfp4", 2)
-    assert blocks_of(split, model, bf16, 100, 2) == 2 * 7
-    assert blocks_of(split, model, bf16, 1600, 2) == 100 + 8
+    assert block_rule(split, model, bf16, 2).blocks(100) == 2 * 7
+    assert block_rule(split, model, bf16, 2).blocks(1600) == 100 + 8

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from clusters import cluster
 
-from capsim.parallelism import Parallelism
+from capsim.memory import BlockRule
 from capsim.queueing import birth_death, closed_network, erlang_b, kaufman_roberts, mg1_wait_s, mmc_wait_s, step_chain
-from capsim.sim.cluster import ClusterSpec, simulate
+from capsim.sim.cluster import simulate
 from capsim.stats import t_interval
-from capsim.steptime import StepTime
 from capsim.workload.requests import ClosedLoop, OpenArrivals, Request
 
 SEED = 1917
@@ -23,24 +23,12 @@ TOKENS = 200
 BATCH_CAP = 64
 
 
-class StepSeconds:
-    """A step-time model that is a function of the batch."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def step_time(self, batch):
-        return StepTime(0, 0, 0, 0, self.seconds(batch), "overhead")
-
-
 def engine(seconds, **limits):
     """A node that takes ``seconds(batch)`` a step and knows no limits but those given."""
     no_limits = {
-        "nodes": 1, "layout": Parallelism(tp=1), "kv_blocks": PLENTY, "blocks_of": lambda context: 1,
-        "max_num_seqs": PLENTY, "max_num_batched_tokens": PLENTY, "queue_limit": None, "max_context_tokens": PLENTY,
-        "router": "least-loaded", "model": StepSeconds(seconds), "streams": (),
+        "kv_blocks": PLENTY, "max_num_seqs": PLENTY, "max_num_batched_tokens": PLENTY, "max_context_tokens": PLENTY,
     }  # fmt: skip
-    return ClusterSpec(**(no_limits | limits))
+    return cluster(seconds, **(no_limits | limits))
 
 
 def prefill_s(batch):
@@ -60,16 +48,13 @@ BATCHING = engine(lambda batch: decode_step_s(batch.sequences), max_num_seqs=BAT
 
 
 def served(spec, arrival_s, prompts, outputs):
-    """Records of the requests, in order of arrival."""
+    """Table of the requests, in order of arrival."""
     sizes = zip(prompts.tolist(), outputs.tolist(), strict=True)
     requests = [Request(prompt, output, output, 0.0) for prompt, output in sizes]
     records = simulate(spec, OpenArrivals(arrival_s, requests, None))
-    assert len(records.requests) == len(requests)
-    return records.requests
-
-
-def column(requests, name):
-    return np.array([getattr(request, name) for request in requests])
+    table = records.requests_table()
+    assert len(table) == len(requests)
+    return table
 
 
 def generators(replications):
@@ -129,7 +114,7 @@ def test_one_place_waits_as_mg1(draw_s, squared_variation):
         arrival_s = np.cumsum(generator.exponential(1 / rate_per_s, 3000))
         prompts = np.ceil(draw_s(generator, len(arrival_s)) * TOKENS_PER_S).astype(int)
         requests = served(engine(prefill_s, max_num_seqs=1), arrival_s, prompts, np.ones_like(prompts))
-        values.append((column(requests, "first_scheduled_s") - arrival_s)[kept].mean())
+        values.append((requests["first_scheduled_s"].to_numpy() - arrival_s)[kept].mean())
         service_s = prompts / TOKENS_PER_S
         fast = fast_server_control(arrival_s, service_s / faster, rate_per_s, 1 / faster, squared_variation, kept)
         controls.append([*input_controls(arrival_s, service_s, rate_per_s, 1, kept), fast])
@@ -162,8 +147,8 @@ def test_places_without_queue_lose_as_erlang_b(places):
         arrival_s = np.cumsum(generator.exponential(mean_s / load, n))
         spec, prompts, outputs, holding_s = places(generator, n)
         requests = served(spec, arrival_s, prompts, outputs)
-        assert {request.reason for request in requests} == {"", "queue full"}
-        values.append((column(requests, "outcome") == "rejected")[kept].mean())
+        assert set(requests["reason"]) == {"", "queue full"}
+        values.append((requests["outcome"].to_numpy() == "rejected")[kept].mean())
         controls.append(input_controls(arrival_s, holding_s, load / mean_s, mean_s, kept))
     check(erlang_b(SERVERS, load), values, controls)
 
@@ -178,7 +163,7 @@ def test_places_with_queue_wait_as_erlang_c():
         outputs = generator.geometric(1 / steps, len(arrival_s))
         requests = served(engine(lambda batch: 1.0, max_num_seqs=SERVERS), arrival_s, np.ones_like(outputs), outputs)
         # Whoever comes sits out the running step, half a step on average, even with places free: not Erlang's wait
-        values.append((column(requests, "first_scheduled_s") - arrival_s)[kept].mean() - 0.5)
+        values.append((requests["first_scheduled_s"].to_numpy() - arrival_s)[kept].mean() - 0.5)
         speeds = SERVERS, 1.25 * SERVERS
         fast = [fast_server_control(arrival_s, outputs / v, rate_per_s, steps / v, variation, kept) for v in speeds]
         controls.append(input_controls(arrival_s, outputs, rate_per_s, steps, kept) + fast)
@@ -206,11 +191,11 @@ def lost_for_blocks(generator, total_blocks, sizes, loads, steps, horizon_s):
     kind = np.repeat(classes, generator.poisson(rates_per_s * horizon_s))
     generator.shuffle(kind)
     arrival_s = np.sort(generator.uniform(0, horizon_s, len(kind)))
-    pool = {"kv_blocks": total_blocks, "blocks_of": lambda context: sizes[context // 1000], "queue_limit": 0}
+    pool = {"kv_blocks": total_blocks, "block_rule": BlockRule(1000, (0, *sizes)), "queue_limit": 0}
     requests = served(engine(lambda batch: 1.0, **pool), arrival_s, 1000 * kind + 1, np.full_like(kind, steps))
 
-    lost, blocks = column(requests, "outcome") == "rejected", np.array(sizes)[kind]
-    held = arrival_s[~lost], column(requests, "finished_s")[~lost], blocks[~lost]
+    lost, blocks = requests["outcome"].to_numpy() == "rejected", np.array(sizes)[kind]
+    held = arrival_s[~lost], requests["finished_s"].to_numpy()[~lost], blocks[~lost]
     assert np.array_equal(lost, used_blocks(arrival_s, *held) + blocks > total_blocks)
     used = used_blocks(generator.uniform(warmup_s, horizon_s, 8 * horizon_s), *held)
     kept = [(kind == k) & (arrival_s > warmup_s) for k in classes]
@@ -258,8 +243,8 @@ def test_users_who_think_are_served_as_a_closed_network(users, replications, hor
         pauses_s = generator.exponential(think_s, len(outputs))
         drawn = (Request(1, int(n), int(n), float(pause)) for n, pause in zip(outputs, pauses_s, strict=True))
         # Users go on for a while after the horizon: who asks shortly before it must not find the others gone
-        requests = simulate(BATCHING, ClosedLoop(start_s, drawn, None, horizon_s + 5 * response_s)).requests
-        arrival_s, finished_s = column(requests, "arrival_s"), column(requests, "finished_s")
+        requests = simulate(BATCHING, ClosedLoop(start_s, drawn, None, horizon_s + 5 * response_s)).requests_table()
+        arrival_s, finished_s = requests["arrival_s"].to_numpy(), requests["finished_s"].to_numpy()
         counted.append(((finished_s > warmup_s) & (finished_s <= horizon_s)).sum() / (horizon_s - warmup_s))
         responses_s.append((finished_s - arrival_s)[(arrival_s > warmup_s) & (arrival_s <= horizon_s)].mean())
         # About those whose answers fall in the time measured, and whose pauses decide who asks in it
@@ -293,7 +278,7 @@ def test_continuous_batching_follows_the_chain_at_step_boundaries(utilisation, r
         arrival_s = np.cumsum(generator.exponential(1 / rate_per_s, measured + 2 * margin))
         outputs = generator.geometric(1 / TOKENS, len(arrival_s))
         requests = served(BATCHING, arrival_s, np.ones_like(outputs), outputs)
-        values.append((column(requests, "finished_s") - arrival_s)[kept].mean())
+        values.append((requests["finished_s"].to_numpy() - arrival_s)[kept].mean())
         usual = input_controls(arrival_s, outputs * usual_s, rate_per_s, TOKENS * usual_s, kept)
         fast = fast_server_control(arrival_s, outputs * full_s, rate_per_s, TOKENS * full_s, 1 - 1 / TOKENS, kept)
         controls.append([*usual, fast])

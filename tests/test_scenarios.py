@@ -21,10 +21,10 @@ def test_bundled_scenario_runs(path):
 def test_one_knob_does_not_shift_the_draws_of_another():
     few = ["replications=1", "workload.requests=200"]
     base, slower = (
-        run(resolve(CHAT, [*few, *more])).replications[0]
+        run(resolve(CHAT, [*few, *more])).replications[0].records.requests_table()
         for more in ([], ["workload.arrival.rate_per_s=2", "workload.arrival.kind=poisson"])
     )
-    assert base.requests["prompt_tokens"].tolist() == slower.requests["prompt_tokens"].tolist()
-    assert base.requests["output_tokens"].tolist() == slower.requests["output_tokens"].tolist()
-    stretched = base.requests["arrival_s"] * 5.53 / 2
-    assert stretched.to_numpy() == pytest.approx(slower.requests["arrival_s"].to_numpy())
+    assert base["prompt_tokens"].tolist() == slower["prompt_tokens"].tolist()
+    assert base["output_tokens"].tolist() == slower["output_tokens"].tolist()
+    stretched = base["arrival_s"] * 5.53 / 2
+    assert stretched.to_numpy() == pytest.approx(slower["arrival_s"].to_numpy())

@@ -1,77 +1,104 @@
 """vLLM V1's scheduling rules, one at a time."""
 
-import math
+import pytest
+from clusters import arrivals, cluster
 
+from capsim.memory import BlockRule
+from capsim.sim.cluster import simulate
 from capsim.sim.kvcache import KVCache
-from capsim.sim.scheduler import Scheduler, Sequence
+from capsim.sim.replica import Replica
+from capsim.sim.sequence import Sequence
+from capsim.sim.spec import Limits
 
 
-def make(blocks=100, seqs=8, tokens=64):
-    cache = KVCache(blocks, lambda context: math.ceil(context / 16))
-    return Scheduler(cache, seqs, tokens)
+def make(blocks=100, seqs=8, tokens=64, **limits):
+    return Replica(0, KVCache(blocks, BlockRule(16)), Limits(seqs, tokens, **limits), ())
 
 
-def step(scheduler, outputs):
-    done = scheduler.schedule()
-    for sequence in scheduler.complete(done):
-        if sequence.generated_tokens == outputs[sequence.index]:
-            scheduler.finish(sequence)
-    return done
+def submit(replica, *sizes):
+    """Queue requests of (prompt tokens, output tokens)."""
+    sequences = [Sequence(i, i, 0, prompt, output, output, 0.0) for i, (prompt, output) in enumerate(sizes)]
+    return sequences, [replica.submit(sequence, 0) for sequence in sequences]
+
+
+def step(replica):
+    work = replica.begin(0.0)
+    replica.finish_steps(1, 0.0)
+    return work.batch
+
+
+def chunks(batch):
+    return [tuple(chunk) for chunk in batch.prefill]
 
 
 def test_running_requests_go_first_and_prefill_takes_what_is_left():
-    scheduler = make()
-    scheduler.add(Sequence(0, 10, 8))
-    step(scheduler, {0: 8})
-    scheduler.add(Sequence(1, 200, 8))
-    work = scheduler.schedule().work
-    assert [(s.index, n) for s, n in work] == [(0, 1), (1, 63)]
+    replica = make()
+    submit(replica, (10, 8))
+    step(replica)
+    submit(replica, (200, 8))
+    batch = step(replica)
+    assert batch.decode_sequences == 1
+    assert chunks(batch) == [(63, 0)]
 
 
 def test_a_prompt_is_prefilled_in_chunks_and_its_last_chunk_yields_the_first_token():
-    scheduler = make()
-    scheduler.add(Sequence(0, 150, 1))
-    sizes = []
-    while scheduler.running or scheduler.waiting:
-        sizes += [n for _, n in step(scheduler, {0: 1}).work]
-    assert sizes == [64, 64, 22]
-    assert scheduler.cache.used_blocks == 0
+    replica = make()
+    (sequence,), _ = submit(replica, (150, 1))
+    seen = []
+    while replica.in_flight:
+        seen.append((chunks(step(replica)), sequence.generated_tokens))
+    assert seen == [([(64, 0)], 0), ([(64, 64)], 0), ([(22, 128)], 1)]
+    assert replica.cache.used_blocks == 0
 
 
 def test_a_prompt_waits_until_the_whole_of_it_fits():
-    scheduler = make(blocks=10)
-    scheduler.add(Sequence(0, 96, 16))
-    scheduler.add(Sequence(1, 80, 16))
-    step(scheduler, {0: 16, 1: 16})
-    assert [s.index for s in scheduler.running] == [0]
-    assert [s.index for s in scheduler.waiting] == [1]
+    replica = make(blocks=10)
+    sequences, _ = submit(replica, (96, 16), (80, 16))
+    step(replica)
+    assert list(replica.running.values()) == sequences[:1]
+    assert list(replica.waiting) == sequences[1:]
 
 
 def test_preemption_drops_the_youngest_recomputes_it_and_admits_nobody_in_that_step():
-    scheduler = make(blocks=4)
-    outputs = {0: 40, 1: 40, 2: 1}
-    scheduler.add(Sequence(0, 16, 40))
-    scheduler.add(Sequence(1, 16, 40))
-    step(scheduler, outputs)
-    while not (done := step(scheduler, outputs)).preempted:
-        pass
-    assert [s.index for s in done.preempted] == [1]
-    assert not done.admitted
-    assert scheduler.waiting[0].computed_tokens == 0
-    assert scheduler.waiting[0].generated_tokens > 0
+    replica = make(blocks=4)
+    sequences, _ = submit(replica, (16, 40), (16, 40), (1, 1))
+    step(replica)
+    while not sequences[1].preemptions:
+        batch = step(replica)
+    assert chunks(batch) == []
+    assert sequences[0].preemptions == sequences[2].preemptions == 0
+    assert replica.waiting[0] is sequences[1]
+    assert sequences[1].computed_tokens == 0
+    assert sequences[1].generated_tokens > 0
 
 
 def test_a_request_that_could_never_fit_is_refused():
-    assert not make(blocks=4).add(Sequence(0, 60, 10))
+    assert submit(make(blocks=4), (60, 10))[1] == ["larger than the KV pool"]
+
+
+def test_a_queue_limit_counts_those_that_could_not_start_at_once():
+    assert submit(make(seqs=2, queue_limit=1), *[(16, 8)] * 4)[1] == ["", "", "", "queue full"]
+
+
+def test_a_token_budget_below_the_batch_cap_is_refused():
+    with pytest.raises(ValueError, match="max_num_batched_tokens 4 is below"):
+        Limits(8, 4)
 
 
 def test_blocks_allocated_equal_freed_plus_resident():
-    scheduler = make(blocks=12)
-    outputs = {i: 10 + 7 * i for i in range(6)}
-    for i in outputs:
-        scheduler.add(Sequence(i, 20 + i, outputs[i]))
-    while scheduler.running or scheduler.waiting:
-        step(scheduler, outputs)
-        cache = scheduler.cache
+    replica = make(blocks=12)
+    submit(replica, *[(20 + i, 10 + 7 * i) for i in range(6)])
+    while replica.in_flight:
+        step(replica)
+        cache = replica.cache
         assert cache.allocated_blocks == cache.freed_blocks + cache.used_blocks
-    assert scheduler.cache.used_blocks == 0
+    assert replica.cache.used_blocks == 0
+
+
+def test_a_lone_answer_is_one_run_of_steps_and_an_arrival_cuts_it():
+    alone = simulate(cluster(), arrivals([0.0], [(16, 40)])).segments_table()
+    assert alone["steps"].tolist() == [1, 39]
+    joined = simulate(cluster(), arrivals([0.0, 0.1], [(16, 40), (16, 40)])).segments_table()
+    first, second = 0.01 + 16e-4, 0.011
+    steps = -(-(0.1 - first) // second)
+    assert joined["steps"].tolist()[:3] == [1, steps, 1]

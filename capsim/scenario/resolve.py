@@ -29,7 +29,7 @@ NAMES = {
 DRAWN_BY_PRESET = ("arrival", "prompt_tokens", "output_tokens")
 
 
-def resolve(path: Path, overrides: Sequence[str] = ()) -> Resolved:
+def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
     """Read a scenario file, apply ``path=value`` overrides and look everything up.
 
     Raises
@@ -39,7 +39,7 @@ def resolve(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     Infeasible
         The model, or every request, is too large for the node.
     """
-    source = load(path)
+    source = load(Path(path))
     for assignment in overrides:
         override(source, assignment)
     catalog = load_catalog()
@@ -223,6 +223,12 @@ def _check_engine(scenario: Scenario, engine: EngineSpec, key: str, kv_format: K
         find.complain(f"{engine.name} does not serve {kv_format.name} KV", "kv_format", hint="bf16 works everywhere")
     if engine.policy == "serial" and (scenario.scheduler.max_num_seqs or 1) > 1:
         find.complain(f"{engine.name} serves one request at a time", "scheduler", "max_num_seqs")
+    asked = _with_settings(engine, scenario)
+    if asked.max_num_batched_tokens < asked.max_num_seqs:
+        find.complain(
+            f"{asked.max_num_batched_tokens} tokens a step starve a batch of {asked.max_num_seqs} sequences",
+            "scheduler", "max_num_batched_tokens", hint="raise it, or lower max_num_seqs",
+        )  # fmt: skip
 
 
 def _with_settings(engine: EngineSpec, scenario: Scenario) -> EngineSpec:
@@ -283,7 +289,7 @@ def _checked_lengths(resolved: Resolved) -> Resolved:
             key="workload",
             hint="shorten prompt_tokens or max_tokens",
         )
-    if resolved.blocks_of(int(length.min())) > resolved.memory.blocks:
+    if resolved.block_rule.blocks(int(length.min())) > resolved.memory.blocks:
         raise Infeasible(
             f"no request fits the KV pool of {resolved.memory.capacity_tokens:,} tokens a replica "
             f"(the shortest has {length.min():,.0f})",

@@ -12,7 +12,7 @@ from capsim.estimate import Estimate, saturation
 from capsim.hardware import Device, Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec, WeightFormat
-from capsim.memory import MemoryBudget, blocks_of
+from capsim.memory import BlockRule, MemoryBudget, block_rule
 from capsim.parallelism import Parallelism
 from capsim.prices import Price
 from capsim.scenario.spec import Scenario
@@ -62,9 +62,10 @@ class Resolved:
     def step_time_model(self) -> Roofline:
         return Roofline(self.model, self.weights, self.kv_format, self.device, self.layout, self.efficiency)
 
-    def blocks_of(self, context_tokens: int) -> int:
-        """KV blocks a sequence of that length holds in its replica."""
-        return blocks_of(self.memory, self.model, self.kv_format, context_tokens, self.layout.tp)
+    @cached_property
+    def block_rule(self) -> BlockRule:
+        """KV blocks a sequence holds in its replica."""
+        return block_rule(self.memory, self.model, self.kv_format, self.layout.tp)
 
     @cached_property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +79,6 @@ class Resolved:
     def saturation(self, tpot_s: float = np.inf) -> Estimate:
         """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""
         return saturation(
-            self.step_time_model(), self.model.streams, self.memory.blocks, self.blocks_of,
+            self.step_time_model(), self.model.streams, self.memory.blocks, self.block_rule.blocks,
             self.engine.max_num_seqs, *self.lengths, tpot_s,
         )  # fmt: skip

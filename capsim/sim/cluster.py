@@ -1,164 +1,143 @@
-"""Nodes behind a router, and the clients in front of it: one replication, from the first arrival to the last answer."""
+"""Nodes behind a router: one replication, from the first arrival to the last answer."""
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Any
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import simpy
 
-from capsim.llm import KVStream
-from capsim.parallelism import Parallelism
-from capsim.sim.kvcache import KVCache
-from capsim.sim.node import Engine, Rank
-from capsim.sim.records import Records, RequestRecord
+from capsim.sim.clients import OnEnd, start
+from capsim.sim.engine import Engine
+from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
-from capsim.sim.scheduler import Scheduler
-from capsim.steptime import StepTimeModel
-from capsim.workload.requests import ClosedLoop, OpenArrivals, Request, Traffic
+from capsim.sim.sequence import Sequence
+from capsim.sim.spec import ClusterSpec
+from capsim.workload.requests import OpenArrivals, Request, Traffic
 
 PROGRESS_EVERY = 64
-
-
-@dataclass(frozen=True)
-class ClusterSpec:
-    """``nodes`` like nodes. ``kv_blocks`` and the limits are those of one data-parallel replica."""
-
-    nodes: int
-    layout: Parallelism
-    kv_blocks: int
-    blocks_of: Callable[[int], int]
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    queue_limit: int | None
-    max_context_tokens: int
-    router: str
-    model: StepTimeModel
-    streams: tuple[KVStream, ...]
+FIRST_ENGINE = 2  # SimPy priorities: 0 is urgent, 1 arrivals; engines follow in order
 
 
 def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], None] | None = None) -> Records:
     """Run until every request has ended. ``on_progress`` is told now and then how many have.
 
-    An interrupt (Ctrl-C) ends the run where it stands: the records are kept, ``interrupted`` is set, and requests
+    An interrupt (Ctrl-C) ends the run between two events: the records are kept, ``interrupted`` is set, and requests
     inside stay ``unfinished``.
     """
-    cluster = Cluster(spec, on_progress or (lambda ended: None))
-    if isinstance(traffic, ClosedLoop):
-        limit = _Limit(traffic)
-        for session, start_s in enumerate(traffic.start_s):
-            cluster.env.process(_user(cluster, limit, session, start_s))
-    else:
-        cluster.env.process(_open_source(cluster, traffic))
-    try:
+    cap = traffic.max_in_flight if isinstance(traffic, OpenArrivals) else None
+    cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
+    start(cluster.env, traffic, cluster.submit)
+    with _interrupts(cluster):
         cluster.env.run()
-    except KeyboardInterrupt:
-        cluster.records.interrupted = True
-    cluster.count_blocks()
+    cluster.close()
     return cluster.records
 
 
 class Cluster:
-    """Engines and the router in front of them."""
+    """Engines and the router in front of them. ``engine`` makes an engine of some replicas of a node."""
 
-    def __init__(self, spec: ClusterSpec, on_progress: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        spec: ClusterSpec,
+        on_progress: Callable[[int], None],
+        max_in_flight: int | None = None,
+        engine: Callable[..., Engine] = Engine,
+    ) -> None:
         self.env = simpy.Environment()
         self.records = Records()
-        self.inside = 0
         self._spec = spec
+        self._max_in_flight = max_in_flight
         self._route = ROUTERS[spec.router]
-        self._ended = 0
         self._on_progress = on_progress
-        self._waiting_clients: dict[int, simpy.Event] = {}
-        self._engines = [engine for node in range(spec.nodes) for engine in self._node(node)]
-        self._replicas = [(engine, rank) for engine in self._engines for rank in engine.ranks]
-        self._ranks = [rank for _, rank in self._replicas]
+        self._submitted = self._ended = 0
+        self._inside: dict[int, Sequence] = {}
+        self._told: dict[int, OnEnd] = {}
+        # Data-parallel replicas step in lockstep where they share experts, each on its own where they do not.
+        ranks = range(spec.layout.dp)
+        groups = [ranks] if spec.layout.expert else [range(rank, rank + 1) for rank in ranks]
+        homes = [(node, group) for node in range(spec.nodes) for group in groups]
+        engines = [
+            engine(self.env, spec, node, group, priority, self.records, self._completed)
+            for priority, (node, group) in enumerate(homes, FIRST_ENGINE)
+        ]
+        self._places = [(engine, replica) for engine in engines for replica in engine.replicas]
+        self._replicas = [replica for _, replica in self._places]
 
-    def _node(self, node: int) -> list[Engine]:
-        """Data-parallel replicas step in lockstep where they share experts, each on its own where they do not."""
-        ranks = [self._rank(index) for index in range(self._spec.layout.dp)]
-        groups = [ranks] if self._spec.layout.expert else [[rank] for rank in ranks]
-        spec = self._spec
-        return [Engine(self.env, node, g, spec.model, spec.streams, self.records, self._finished) for g in groups]
-
-    def _rank(self, index: int) -> Rank:
-        spec = self._spec
-        cache = KVCache(spec.kv_blocks, spec.blocks_of)
-        return Rank(index, Scheduler(cache, spec.max_num_seqs, spec.max_num_batched_tokens), spec.queue_limit)
-
-    def submit(self, request: Request, session: int, turn: int, *, max_in_flight: int | None = None) -> simpy.Event:
-        """Hand a request to the cluster; the event fires when it has ended, served or turned away."""
-        now, index = self.env.now, len(self.records.requests)
-        record = RequestRecord(index, session, request.prompt_tokens, request.output_tokens, now, turn=turn)
-        self.records.requests.append(record)
-        ended = self.env.event()
-        reason = self._refusal(request, max_in_flight) or self._enqueue(record, request)
+    def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> None:
+        """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away."""
+        now = self.env.now
+        sequence = Sequence(
+            self._submitted, session, turn, request.prompt_tokens, request.output_tokens, request.max_tokens, now
+        )
+        self._submitted += 1
+        if on_end is not None:
+            self._told[sequence.request] = on_end
+        self._inside[sequence.request] = sequence
+        reason = self._refusal(request) or self._enqueue(sequence, now)
         if reason:
-            record.outcome, record.reason = "rejected", reason
-            self._count_ended()
-            return ended.succeed()
-        self.inside += 1
-        self._waiting_clients[index] = ended
-        return ended
+            sequence.outcome, sequence.reason = "rejected", reason
+            self._end(sequence)
 
-    def count_blocks(self) -> None:
-        caches = [rank.scheduler.cache for rank in self._ranks]
+    def stop(self) -> None:
+        """End the run before the next event."""
+        event = simpy.Event(self.env)
+        event._ok, event._value = True, None
+        event.callbacks.append(simpy.core.StopSimulation.callback)
+        self.env.schedule(event, simpy.events.URGENT)
+        self.records.interrupted = True
+
+    def close(self) -> None:
+        """Write down what is still inside, and the blocks that the pools saw."""
+        for sequence in self._inside.values():
+            self.records.add_request(sequence)
+        caches = [replica.cache for replica in self._replicas]
         self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.used_blocks) for c in caches]
+        self.records.close()
 
-    def _refusal(self, request: Request, max_in_flight: int | None) -> str:
+    def _refusal(self, request: Request) -> str:
         if request.prompt_tokens + request.max_tokens > self._spec.max_context_tokens:
             return "longer than the model's context"
-        if max_in_flight is not None and self.inside >= max_in_flight:
+        if self._max_in_flight is not None and len(self._inside) > self._max_in_flight:
             return "in-flight cap"
         return ""
 
-    def _enqueue(self, record: RequestRecord, request: Request) -> str:
+    def _enqueue(self, sequence: Sequence, now_s: float) -> str:
         """Route and queue; why not, where the replica refuses."""
-        engine, rank = self._replicas[self._route(self._ranks, record.request)]
-        record.node, record.rank, record.enqueued_s = engine.node, rank.index, self.env.now
-        reason = rank.submit(record, request.max_tokens)
-        if not reason:
-            engine.notify()
-        return reason
+        engine, replica = self._places[self._route(self._replicas, sequence.request)]
+        sequence.node, sequence.rank, sequence.enqueued_s = engine.node, replica.index, now_s
+        return engine.submit(replica, sequence)
 
-    def _finished(self, record: RequestRecord) -> None:
-        self.inside -= 1
-        self._count_ended()
-        self._waiting_clients.pop(record.request).succeed()
+    def _completed(self, sequence: Sequence) -> None:
+        sequence.outcome, sequence.finished_s = "completed", self.env.now
+        self._end(sequence)
 
-    def _count_ended(self) -> None:
+    def _end(self, sequence: Sequence) -> None:
+        del self._inside[sequence.request]
+        self.records.add_request(sequence)
         self._ended += 1
         if self._ended % PROGRESS_EVERY == 0:
             self._on_progress(self._ended)
+        on_end = self._told.pop(sequence.request, None)
+        if on_end is not None:
+            on_end(sequence)
 
 
-def _open_source(cluster: Cluster, arrivals: OpenArrivals) -> Generator[simpy.Event, Any, None]:
-    for session, (at_s, request) in enumerate(zip(arrivals.arrival_s, arrivals.requests, strict=True)):
-        if at_s > cluster.env.now:
-            yield cluster.env.timeout(float(at_s) - cluster.env.now)
-        cluster.submit(request, session, 0, max_in_flight=arrivals.max_in_flight)
+@contextmanager
+def _interrupts(cluster: Cluster) -> Iterator[None]:
+    """Let Ctrl-C stop the simulation between two events instead of inside one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        cluster.stop()
 
-class _Limit:
-    """Hands out the requests of a closed loop until they, or the time, are spent."""
-
-    def __init__(self, loop: ClosedLoop) -> None:
-        self._loop = loop
-        self._issued = 0
-
-    def next(self, now_s: float) -> Request | None:
-        spent = self._loop.limit is not None and self._issued >= self._loop.limit
-        if spent or now_s > self._loop.duration_s:
-            return None
-        self._issued += 1
-        return next(self._loop.requests)
-
-
-def _user(cluster: Cluster, limit: _Limit, session: int, start_s: float) -> Generator[simpy.Event, Any, None]:
-    """Ask, wait for the end of the answer, think, ask again."""
-    if start_s > 0:
-        yield cluster.env.timeout(float(start_s))
-    turn = 0
-    while request := limit.next(cluster.env.now):
-        yield cluster.submit(request, session, turn)
-        yield cluster.env.timeout(request.think_s)
-        turn += 1
+    watched = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before = [(number, signal.signal(number, stop)) for number in watched]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

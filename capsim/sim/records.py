@@ -1,87 +1,125 @@
-"""What a run writes down: one row a request, one row a run of like steps. Everything else is computed from these."""
+"""What a run writes down: one row a request, one row a run of like steps. Everything else is computed from these.
 
-from dataclasses import dataclass, field
+Rows are buffered, turned into Arrow columns a chunk at a time, and from the second chunk on streamed to a temporary
+Parquet file, so that memory does not grow with the length of a run.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from capsim.steptime import Batch, StepTime
+from capsim.sim.sequence import Sequence
 
-REQUEST_COLUMNS = (
-    "request", "session", "turn", "pool", "node", "rank", "prompt_tokens", "cached_tokens", "output_tokens",
-    "arrival_s", "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "stalls_s",
-    "outcome", "reason",
-)  # fmt: skip
-SEGMENT_COLUMNS = (
-    "node", "rank", "start_s", "duration_s", "steps", "decode_sequences", "gaps", "prefill_tokens", "context_tokens",
-    "kv_blocks", "running", "waiting", "bound", "attention_s", "experts_s", "dense_s", "collectives_s", "overhead_s",
-)  # fmt: skip
+CHUNK_ROWS = 32_768
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+REQUESTS = pa.schema({
+    "request": pa.int32(), "session": pa.int32(), "turn": pa.int32(), "pool": _TEXT, "node": pa.int32(),
+    "rank": pa.int32(), "prompt_tokens": pa.int32(), "cached_tokens": pa.int32(), "output_tokens": pa.int32(),
+    "arrival_s": pa.float64(), "enqueued_s": pa.float64(), "first_scheduled_s": pa.float64(),
+    "first_token_s": pa.float64(), "finished_s": pa.float64(), "preemptions": pa.int32(),
+    "stalls_s": pa.list_(pa.float64()), "outcome": _TEXT, "reason": _TEXT,
+})  # fmt: skip
+SEGMENTS = pa.schema({
+    "node": pa.int32(), "rank": pa.int32(), "start_s": pa.float64(), "duration_s": pa.float64(),
+    "growth_s": pa.float64(), "steps": pa.int32(), "decode_sequences": pa.int32(), "gaps": pa.int64(),
+    "prefill_tokens": pa.int32(), "context_tokens": pa.int64(), "kv_blocks": pa.int32(), "kv_blocks_end": pa.int32(),
+    "running": pa.int32(), "waiting": pa.int32(), "bound": _TEXT, "attention_s": pa.float64(),
+    "experts_s": pa.float64(), "dense_s": pa.float64(), "collectives_s": pa.float64(), "overhead_s": pa.float64(),
+})  # fmt: skip
 
 
-@dataclass(slots=True)
-class RequestRecord:
-    """One request's life. Times are simulated seconds, NaN until they happen; ``stalls_s`` are the token gaps that
-    spanned more than one step (preemption, or a token budget smaller than the batch)."""
+class Table:
+    """Rows of one schema. A table longer than a chunk lies in a Parquet file of its own, deleted with it."""
 
-    request: int
-    session: int
-    prompt_tokens: int
-    output_tokens: int
-    arrival_s: float
-    turn: int = 0
-    pool: str = "default"
-    node: int = -1
-    rank: int = -1
-    cached_tokens: int = 0
-    enqueued_s: float = float("nan")
-    first_scheduled_s: float = float("nan")
-    first_token_s: float = float("nan")
-    last_token_s: float = float("nan")
-    finished_s: float = float("nan")
-    preemptions: int = 0
-    stalls_s: list[float] = field(default_factory=list)
-    outcome: str = "unfinished"
-    reason: str = ""
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self._rows: list[tuple[Any, ...]] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def append(self, row: tuple[Any, ...]) -> None:
+        """Add a row, its values in the order of the schema."""
+        self._rows.append(row)
+        if len(self._rows) >= CHUNK_ROWS:
+            self._spill()
+
+    def close(self) -> None:
+        """No more rows are coming."""
+        if self._writer is not None:
+            self._spill()
+            self._writer.close()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows, a part at a time. The table must be closed."""
+        if self._folder is None:
+            return iter([self._batch()])
+        return pq.ParquetFile(self._path).iter_batches(CHUNK_ROWS)
+
+    def frame(self) -> pd.DataFrame:
+        """All rows, in the order in which they were added. The table must be closed."""
+        return pa.Table.from_batches(self.batches(), schema=self.schema).to_pandas()
+
+    @property
+    def _path(self) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / "rows.parquet"
+
+    def _spill(self) -> None:
+        if self._writer is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="capsim-")
+            self._writer = pq.ParquetWriter(self._path, self.schema)
+        self._writer.write_batch(self._batch())
+        self._rows.clear()
+
+    def _batch(self) -> pa.RecordBatch:
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self.schema)
+        arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self.schema, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
 class Records:
-    """Rows as they happen; each is added whole, so that an interrupted run leaves no half row.
+    """The two tables of a run. Each row is added whole, so that an interrupted run leaves no half row.
 
     ``kv_blocks`` holds, at the end and for each replica, blocks allocated, freed and resident.
     """
 
     def __init__(self) -> None:
-        self.requests: list[RequestRecord] = []
+        self.requests = Table(REQUESTS)
+        self.segments = Table(SEGMENTS)
         self.interrupted = False
         self.kv_blocks: list[tuple[int, int, int]] = []
-        self._segments: list[tuple[Any, ...]] = []
 
-    def add_segment(self, **row: Any) -> None:
-        self._segments.append(tuple(row[name] for name in SEGMENT_COLUMNS))
+    def close(self) -> None:
+        self.requests.close()
+        self.segments.close()
+
+    def add_request(self, s: Sequence) -> None:
+        """Write down a request that has ended, or that the run's end left unfinished."""
+        self.requests.append((
+            s.request, s.session, s.turn, "default", s.node, s.rank, s.prompt_tokens, s.cached_tokens, s.output_tokens,
+            s.arrival_s, s.enqueued_s, s.first_scheduled_s, s.first_token_s, s.finished_s, s.preemptions, s.stalls_s,
+            s.outcome, s.reason,
+        ))  # fmt: skip
 
     def requests_table(self) -> pd.DataFrame:
-        rows = {name: [getattr(r, name) for r in self.requests] for name in REQUEST_COLUMNS}
-        return pd.DataFrame(rows, columns=list(REQUEST_COLUMNS))
+        """One row a request, in order of arrival."""
+        return self.requests.frame().sort_values("request", ignore_index=True)
 
     def segments_table(self) -> pd.DataFrame:
-        return pd.DataFrame(self._segments, columns=list(SEGMENT_COLUMNS))
+        """One row a run of like steps, in order of their ends."""
+        return self.segments.frame()
 
 
-def components(step: StepTime) -> dict[str, Any]:
-    """A step's seconds by component, as the segments table names them."""
-    return {
-        "bound": step.bound,
-        "attention_s": step.attention_s,
-        "experts_s": step.experts_s,
-        "dense_s": step.dense_s,
-        "collectives_s": step.collectives_s,
-        "overhead_s": step.overhead_s,
-    }
-
-
-def batch_columns(batch: Batch, context_tokens: int) -> dict[str, Any]:
-    return {
-        "decode_sequences": batch.decode_sequences,
-        "prefill_tokens": batch.prefill_tokens,
-        "context_tokens": context_tokens,
-    }
+def write_tables(tables: list[Table], path: Path) -> None:
+    """One Parquet file of like tables, a replication each, told apart by a column ``replication``."""
+    schema = tables[0].schema.append(pa.field("replication", pa.int32()))
+    with pq.ParquetWriter(path, schema) as writer:
+        for replication, table in enumerate(tables):
+            for batch in table.batches():
+                mark = pa.repeat(pa.scalar(replication, pa.int32()), len(batch))
+                writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, mark], schema=schema))

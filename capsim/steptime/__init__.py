@@ -1,7 +1,9 @@
 """How long one engine step takes: what goes in, what comes out."""
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
+
+FOREVER = 1 << 60
+"""Steps: as long as the composition of the batch stands."""
 
 Bound = Literal["memory", "compute", "network", "overhead"]
 
@@ -13,22 +15,22 @@ class PrefillChunk(NamedTuple):
     context_tokens: int
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What one engine step does, as numbers only.
 
     ``decode_reads`` holds, for each KV stream of the model, the entries that the decoding sequences read in one
-    layer: Σ read(context).
+    layer: Σ read(context). ``read_growth`` is what each gains from step to step, where like steps follow.
     """
 
     decode_sequences: int
     decode_reads: tuple[float, ...]
     prefill: tuple[PrefillChunk, ...] = ()
     finishing_prefills: int = 0
+    read_growth: tuple[float, ...] = ()
 
     @property
     def prefill_tokens(self) -> int:
-        return sum(chunk.new_tokens for chunk in self.prefill)
+        return sum([new for new, _ in self.prefill])
 
     @property
     def tokens(self) -> int:
@@ -39,8 +41,7 @@ class Batch:
         return self.decode_sequences + len(self.prefill)
 
 
-@dataclass(frozen=True)
-class StepTime:
+class StepTime(NamedTuple):
     """Seconds of one step by component, and the resource that takes most of it."""
 
     attention_s: float
@@ -59,3 +60,7 @@ class StepTimeModel(Protocol):
     """Anything that says how long a step takes."""
 
     def step_time(self, batch: Batch) -> StepTime: ...
+
+    def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
+        """A decode step, by how many seconds each later one takes longer, and for how many steps that holds."""
+        ...

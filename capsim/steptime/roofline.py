@@ -4,43 +4,25 @@ Summing the two fitted whole-step measurements better than taking the larger (10
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import mul
 
 import numpy as np
 
 from capsim.efficiency import Efficiency
-from capsim.hardware import Device, Precision
+from capsim.hardware import Device
 from capsim.kv_format import KVFormat, heads_per_rank, stream_bytes
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.parallelism import Parallelism
-from capsim.steptime import Batch, Bound, StepTime
+from capsim.steptime import FOREVER, Batch, Bound, PrefillChunk, StepTime
 
 ACTIVATION_BYTES = 2
-
-
-@dataclass(frozen=True)
-class _Seconds:
-    """Time of one component by what it is spent on."""
-
-    memory: float = 0.0
-    compute: float = 0.0
-
-    @property
-    def total(self) -> float:
-        return self.memory + self.compute
-
-
-def _dot(counts: Sequence[float], each: Sequence[float]) -> float:
-    return sum(map(mul, counts, each))
 
 
 class Roofline:
     """Step time of one replica (``layout.tp`` ranks) of a model on a device.
 
     With ``layout.expert`` the other replicas of the node share the experts and are taken to run a batch of the same
-    composition in the same step.
+    composition in the same step. A step is a sum of products of counts and coefficients; the coefficients are worked
+    out here, once.
     """
 
     def __init__(
@@ -55,74 +37,108 @@ class Roofline:
         self.model = model
         self.layout = layout
         self.efficiency = efficiency
-        tp = layout.tp
-        precision: Precision = weights.compute
         self._bytes_per_s = device.memory_bytes_per_s * efficiency.memory_fraction
-        self._flops = device.flops(precision) * efficiency.flops_fraction
-        self._attention_flops = device.flops("bf16") * efficiency.flops_fraction
-        self._layers = model.layers
         self._link_bytes_per_s = (device.link_bytes_per_s or math.inf) * efficiency.link_fraction
-        self._dense_parameters = (model.attention_parameters + model.dense_parameters) / tp
-        self._dense_bytes = self._dense_parameters * weights.dense_bytes
-        self._head_parameters = model.embedding_parameters / tp
-        self._head_bytes = self._head_parameters * weights.embedding_bytes
-        self._expert_bytes = model.expert_parameters * weights.experts_bytes
-        self._stream_bytes = [stream_bytes(model, s, kv_format, tp) for s in model.streams]
-        extra = efficiency.kv_extra_s.get(kv_format.name, 0.0)
-        heads = [s.flops_per_read / (2 * s.elements) for s in model.streams]
-        self._extra_s = [extra * h * s.layers / tp * s.quantisable for h, s in zip(heads, model.streams, strict=True)]
-        write = efficiency.kv_write_s.get(kv_format.name, 0.0)
-        self._write_s = write * sum(s.layers * heads_per_rank(s, tp) / s.ratio for s in model.streams)
-        self._prefill_flops = [s.flops_per_prefill_read * s.layers / tp for s in model.streams]
-        self._decode_flops = [s.flops_per_read * s.layers / tp for s in model.streams]
+        self._weigh_attention(kv_format, device.flops("bf16") * efficiency.flops_fraction)
+        self._weigh_matrices(weights, device.flops(weights.compute) * efficiency.flops_fraction)
+        self._weigh_links()
+        expert_layers = model.experts.layers if model.experts else 0
+        self._step_s = efficiency.step_s + efficiency.layer_s * model.layers + efficiency.expert_layer_s * expert_layers
 
     def step_time(self, batch: Batch) -> StepTime:
         """Seconds of one step of this replica."""
-        attention, experts, dense = self._attention(batch), self._experts(batch), self._dense(batch)
-        collectives, overhead = self._collectives(batch), self._overhead(batch)
-        shares: dict[Bound, float] = {
-            "memory": attention.memory + experts.memory + dense.memory,
-            "compute": attention.compute + experts.compute + dense.compute,
-            "network": collectives,
-            "overhead": overhead,
-        }
-        bound = max(shares, key=lambda name: shares[name])
-        return StepTime(attention.total, experts.total, dense.total, collectives, overhead, bound)
+        decoding, reads, prefill, finishing, _ = batch
+        sequences = decoding + len(prefill)
+        overhead = self._step_s + self.efficiency.sequence_s * sequences
+        if sequences == 0:
+            return StepTime(0.0, 0.0, 0.0, 0.0, overhead, "overhead")
+        memory, compute = self._decode(reads)
+        tokens = decoding
+        for chunk in prefill:
+            tokens += chunk[0]
+            read, computed = self._prefill(chunk)
+            memory, compute = memory + read, compute + computed
+        memory += self._write_s * tokens
+        dense = self._dense_token_s * tokens + self._head_s * (decoding + finishing)
+        expert_memory, expert_compute = self._experts(tokens) if self.model.experts else (0.0, 0.0)
+        link = self._link_s + self._link_token_s * tokens
+        bound = _largest(memory + self._dense_read_s + expert_memory, compute + dense + expert_compute, link, overhead)
+        experts = expert_memory + expert_compute
+        return StepTime(memory + compute, experts, self._dense_read_s + dense, link, overhead, bound)
 
-    def _attention(self, batch: Batch) -> _Seconds:
-        """Decode reads the KV of every sequence; prefill reads each chunk's earlier context once and computes."""
-        bytes_ = _dot(batch.decode_reads, self._stream_bytes)
-        extra = _dot(batch.decode_reads, self._extra_s)
-        flops = _dot(batch.decode_reads, self._decode_flops)
-        for new, context in batch.prefill:
-            flops += _dot([s.prefill_reads(new, context) for s in self.model.streams], self._prefill_flops)
-            kept = [s.stored(context) for s in self.model.streams]
-            bytes_ += _dot(kept, self._stream_bytes)
-            extra += _dot(kept, self._extra_s)
-        written = self._write_s * batch.tokens
-        return _Seconds(bytes_ / self._bytes_per_s + extra + written, flops / self._attention_flops)
+    def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
+        """A decode step and its growth a step: what each further entry read costs."""
+        return self.step_time(batch), sum(self._decode(batch.read_growth)), FOREVER
 
-    def _dense(self, batch: Batch) -> _Seconds:
+    def _weigh_attention(self, kv_format: KVFormat, flops: float) -> None:
+        """Seconds to read an entry of each stream in all its layers, to compute with it, and to write a token's."""
+        streams, tp = self.model.streams, self.layout.tp
+        extra_s = self.efficiency.kv_extra_s.get(kv_format.name, 0.0)
+        write_s = self.efficiency.kv_write_s.get(kv_format.name, 0.0)
+        self._read_s, self._decode_s, self._prefill_s = [], [], []
+        for stream in streams:
+            query_heads = stream.flops_per_read / (2 * stream.elements)
+            extra = extra_s * query_heads * stream.layers / tp * stream.quantisable
+            self._read_s.append(stream_bytes(self.model, stream, kv_format, tp) / self._bytes_per_s + extra)
+            self._decode_s.append(stream.flops_per_read * stream.layers / tp / flops)
+            self._prefill_s.append(stream.flops_per_prefill_read * stream.layers / tp / flops)
+        self._write_s = write_s * sum(s.layers * heads_per_rank(s, tp) / s.ratio for s in streams)
+
+    def _weigh_matrices(self, weights: WeightFormat, flops: float) -> None:
         """Attention projections, dense layers, shared experts, routers; the LM head by sequences, not tokens."""
-        if batch.tokens == 0:
-            return _Seconds()
-        sampled = batch.decode_sequences + batch.finishing_prefills
-        flops = 2.0 * (self._dense_parameters * batch.tokens + self._head_parameters * sampled)
-        return _Seconds((self._dense_bytes + self._head_bytes) / self._bytes_per_s, flops / self._flops)
+        model, tp = self.model, self.layout.tp
+        parameters = (model.attention_parameters + model.dense_parameters) / tp
+        head = model.embedding_parameters / tp
+        read = parameters * weights.dense_bytes + head * weights.embedding_bytes
+        self._dense_read_s = read / self._bytes_per_s
+        self._dense_token_s = 2.0 * parameters / flops
+        self._head_s = 2.0 * head / flops
+        if model.experts:
+            ranks = self.layout.devices if self.layout.expert else tp
+            share = self._imbalance() * model.experts.layers * model.expert_parameters / ranks
+            self._expert_read_s = share * weights.experts_bytes / self._bytes_per_s
+            self._expert_token_s = 2.0 * share * model.experts.top_k / flops
 
-    def _experts(self, batch: Batch) -> _Seconds:
+    def _weigh_links(self) -> None:
+        """Two ring all-reduces a layer over tp ranks; a dispatch and a combine a layer for expert parallelism."""
+        tp, ranks, experts = self.layout.tp, self.layout.expert_ranks, self.model.experts
+        hidden_bytes = self.model.hidden * ACTIVATION_BYTES
+        calls, moved = 0, 0.0
+        if tp > 1:
+            calls += 2 * self.model.layers
+            moved += 2 * self.model.layers * 2 * (tp - 1) / tp * hidden_bytes
+        if experts and ranks > 1:
+            calls += 2 * experts.layers
+            moved += 2 * experts.layers * hidden_bytes * experts.top_k * (1 - 1 / ranks) / tp
+        self._link_s = calls * self.efficiency.collective_s
+        self._link_token_s = moved / self._link_bytes_per_s
+
+    def _decode(self, reads: tuple[float, ...]) -> tuple[float, float]:
+        """Seconds of memory and of arithmetic to attend to that many entries of each stream."""
+        memory = compute = 0.0
+        for count, read_s, decode_s in zip(reads, self._read_s, self._decode_s, strict=True):
+            memory += count * read_s
+            compute += count * decode_s
+        return memory, compute
+
+    def _prefill(self, chunk: PrefillChunk) -> tuple[float, float]:
+        """Of one chunk: its earlier context is read once, and every new token attends to what precedes it."""
+        new, context = chunk
+        memory = compute = 0.0
+        for stream, read_s, prefill_s in zip(self.model.streams, self._read_s, self._prefill_s, strict=True):
+            compute += stream.prefill_reads(new, context) * prefill_s
+            if context:
+                memory += stream.stored(context) * read_s
+        return memory, compute
+
+    def _experts(self, tokens: int) -> tuple[float, float]:
         """The distinct experts touched are read once; the heaviest rank sets the time."""
         experts = self.model.experts
-        if experts is None or batch.tokens == 0:
-            return _Seconds()
-        tokens = batch.tokens * (self.layout.dp if self.layout.expert else 1)
-        ranks = self.layout.devices if self.layout.expert else self.layout.tp
-        imbalance = self._imbalance(tokens)
-        bytes_ = experts.touched(tokens) * self._expert_bytes * experts.layers / ranks
-        flops = 2.0 * tokens * experts.top_k * self.model.expert_parameters * experts.layers / ranks
-        return _Seconds(bytes_ / self._bytes_per_s * imbalance, flops / self._flops * imbalance)
+        assert experts is not None
+        routed = tokens * (self.layout.dp if self.layout.expert else 1)
+        return experts.touched(routed) * self._expert_read_s, routed * self._expert_token_s
 
-    def _imbalance(self, tokens: int) -> float:
+    def _imbalance(self) -> float:
         """Heaviest expert-parallel rank over the mean, log-linear between the measured rank counts."""
         if self.layout.expert_ranks == 1:
             return 1.0
@@ -130,24 +146,10 @@ class Roofline:
         ranks, values = zip(*table, strict=True)
         return float(np.interp(math.log(self.layout.expert_ranks), np.log(ranks), values))
 
-    def _collectives(self, batch: Batch) -> float:
-        """Two ring all-reduces a layer over tp ranks; a dispatch and a combine a layer for expert parallelism."""
-        if batch.tokens == 0:
-            return 0.0
-        total, tp = 0.0, self.layout.tp
-        hidden_bytes = batch.tokens * self.model.hidden * ACTIVATION_BYTES
-        if tp > 1:
-            moved = 2 * (tp - 1) / tp * hidden_bytes
-            total += 2 * self._layers * (self.efficiency.collective_s + moved / self._link_bytes_per_s)
-        experts = self.model.experts
-        if experts and self.layout.expert_ranks > 1:
-            away = 1 - 1 / self.layout.expert_ranks
-            moved = hidden_bytes * experts.top_k * away / tp
-            total += 2 * experts.layers * (self.efficiency.collective_s + moved / self._link_bytes_per_s)
-        return total
 
-    def _overhead(self, batch: Batch) -> float:
-        fixed = self.efficiency
-        expert_layers = self.model.experts.layers if self.model.experts else 0
-        per_layer = fixed.layer_s * self._layers + fixed.expert_layer_s * expert_layers
-        return fixed.step_s + per_layer + fixed.sequence_s * batch.sequences
+def _largest(memory: float, compute: float, network: float, overhead: float) -> Bound:
+    if memory >= max(compute, network, overhead):
+        return "memory"
+    if compute >= max(network, overhead):
+        return "compute"
+    return "network" if network >= overhead else "overhead"

@@ -1,6 +1,6 @@
 """The request stream: every attribute of request ``i`` is row ``i`` of its own random stream."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class OpenArrivals:
     """Requests that come whether or not earlier ones are done. ``arrival_s`` has shape (n,)."""
 
     arrival_s: np.ndarray
-    requests: list[Request]
+    requests: Iterable[Request]
     max_in_flight: int | None
 
 
@@ -61,12 +61,10 @@ def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int
     if trace is not None and workload.arrival is None:
         count = min(len(trace), workload.requests or len(trace))
         count = int(np.searchsorted(trace.arrival_s[:count], workload.duration_s or np.inf))
-        replayed = (
-            _request(p, o, 0.0, workload) for p, o in zip(trace.prompt_tokens, trace.output_tokens, strict=True)
-        )
-        return OpenArrivals(trace.arrival_s[:count], [next(replayed) for _ in range(count)], workload.max_in_flight)
+        rows = _requests(trace.prompt_tokens[:count], trace.output_tokens[:count], np.zeros(count), workload)
+        return OpenArrivals(trace.arrival_s[:count], rows, workload.max_in_flight)
     arrival_s = _arrivals(workload, seed, replication)
-    return OpenArrivals(arrival_s, [next(drawn) for _ in arrival_s], workload.max_in_flight)
+    return OpenArrivals(arrival_s, islice(drawn, len(arrival_s)), workload.max_in_flight)
 
 
 def with_users(workload: Workload, users: int, requests: int, warmup_requests: int) -> Workload:
@@ -92,15 +90,16 @@ def _arrivals(workload: Workload, seed: int, replication: int) -> np.ndarray:
     assert isinstance(arrival, (Poisson, ConstantRate))
     generator = stream(seed, replication, "arrivals")
     limit = workload.requests or DEFAULT_REQUESTS
-    times = np.empty(0)
+    parts, last, count = [], 0.0, 0
     while True:
         gaps = np.ones(CHUNK) if arrival.kind == "constant" else -np.log1p(-generator.random(CHUNK))
-        last = times[-1] if len(times) else 0.0
-        times = np.append(times, last + np.cumsum(gaps) / arrival.rate_per_s)
-        if workload.duration_s is not None and times[-1] > workload.duration_s:
+        parts.append(last + np.cumsum(gaps) / arrival.rate_per_s)
+        last, count = float(parts[-1][-1]), count + CHUNK
+        if workload.duration_s is not None and last > workload.duration_s:
+            times = np.concatenate(parts)
             return times[times <= workload.duration_s]
-        if workload.duration_s is None and len(times) >= limit:
-            return times[:limit]
+        if workload.duration_s is None and count >= limit:
+            return np.concatenate(parts)[:limit]
 
 
 def _draws(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Iterator[Request]:
@@ -117,14 +116,15 @@ def _draws(workload: Workload, trace: Trace | None, seed: int, replication: int)
             prompt, output = trace.prompt_tokens[rows], trace.output_tokens[rows]
         uniforms = thinks.random((CHUNK, 2))
         think = np.zeros(CHUNK) if workload.think_s is None else workload.think_s.draw(uniforms)
-        for values in zip(prompt, output, think, strict=True):
-            yield _request(*values, workload)
+        yield from _requests(prompt, output, think, workload)
 
 
-def _request(prompt: int, output: int, think_s: float, workload: Workload) -> Request:
+def _requests(prompt: np.ndarray, output: np.ndarray, think_s: np.ndarray, workload: Workload) -> Iterator[Request]:
+    """Requests from columns; answers end at ``max_tokens`` where the workload caps them."""
     cap = workload.max_tokens
-    given = int(output) if cap is None else min(int(output), cap)
-    return Request(int(prompt), given, cap or given, float(think_s))
+    given = output if cap is None else np.minimum(output, cap)
+    longest = given if cap is None else np.full(len(output), cap)
+    return map(Request, prompt.tolist(), given.tolist(), longest.tolist(), think_s.tolist())
 
 
 def _starts(workload: Workload, seed: int, replication: int) -> np.ndarray:

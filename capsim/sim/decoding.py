@@ -1,0 +1,175 @@
+"""The decoding sequences of a replica, kept as sums.
+
+Each of them gains one token a step, so a clock that counts steps stands for all of them: a sequence's context is its
+``base`` plus the clock. Entries read, context and KV blocks needed follow from a few sums, and a sequence is touched
+only when it enters, leaves, or crosses a *kink*: a filled window, a reached top-k, a block of a filling window.
+"""
+
+from heapq import heappop, heappush
+
+from capsim.llm import KVStream
+from capsim.memory import BlockRule
+from capsim.sim.sequence import Sequence
+from capsim.steptime import FOREVER
+
+
+class Decoding:
+    """Sequences that decode, one token each a step."""
+
+    def __init__(self, streams: tuple[KVStream, ...], rule: BlockRule) -> None:
+        self.clock = 0
+        self.count = 0
+        self._rule = rule
+        self._block_tokens = rule.block_tokens
+        self._base_sum = 0
+        self._finishes: list[tuple[int, int, Sequence]] = []
+        self._kinks: list[tuple[int, int, Sequence]] = []
+        # Streams whose reads have kinks keep sums of their own: read · ratio = growing · clock + fixed.
+        self._kinked = [stream for stream in streams if stream.has_kinks]
+        self._growing = [0] * len(self._kinked)
+        self._fixed = [0] * len(self._kinked)
+        self._sums = [(self._kinked.index(s) if s.has_kinks else None, s.ratio) for s in streams]
+        self._simple = not self._kinked and rule.settled_tokens == 0
+        # Settled sequences take one block every block_tokens steps: by the clock's remainder, how many do.
+        self._needs = [0] * rule.block_tokens
+        self._settled = 0
+        self._due = 0
+
+    @property
+    def context_tokens(self) -> int:
+        """Σ context in the step to come."""
+        return self._base_sum + self.count * self.clock
+
+    def reads(self) -> tuple[float, ...]:
+        """For each stream, the entries that the step to come reads in one layer."""
+        total, clock = self._base_sum + self.count * self.clock, self.clock
+        if not self._kinked:
+            return tuple([total / ratio for _, ratio in self._sums])
+        growing, fixed = self._growing, self._fixed
+        return tuple([(total if i is None else growing[i] * clock + fixed[i]) / ratio for i, ratio in self._sums])
+
+    def read_growth(self) -> tuple[float, ...]:
+        """For each stream, by how much ``reads`` grows from step to step until the next kink."""
+        if not self._kinked:
+            return tuple([self.count / ratio for _, ratio in self._sums])
+        return tuple([(self.count if i is None else self._growing[i]) / ratio for i, ratio in self._sums])
+
+    def add(self, sequence: Sequence) -> None:
+        """Take in a sequence whose last token is known and not yet computed."""
+        sequence.base = base = sequence.prompt_tokens + sequence.generated_tokens - self.clock
+        sequence.decoding = True
+        self.count += 1
+        self._base_sum += base
+        left = sequence.output_tokens - sequence.generated_tokens
+        heappush(self._finishes, (self.clock + left, sequence.ticket, sequence))
+        if self._simple:
+            self._settled += 1
+            self._needs[(1 - base) % self._block_tokens] += 1
+        else:
+            self._place(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Let a sequence go, between steps; its ``generated_tokens`` are brought up to date."""
+        sequence.generated_tokens = sequence.base + self.clock - sequence.prompt_tokens
+        sequence.decoding = False
+        self.count -= 1
+        self._base_sum -= sequence.base
+        if self._simple:
+            self._settled -= 1
+            self._needs[(1 - sequence.base) % self._block_tokens] -= 1
+        else:
+            self._lift(sequence)
+
+    def needs_block(self, sequence: Sequence) -> int:
+        """Blocks that the step to come adds to what a sequence holds."""
+        context = sequence.base + self.clock
+        return self._rule.blocks(context) - self._rule.blocks(context - 1)
+
+    def pass_kinks(self) -> None:
+        """Bring sequences at a kink up to date, before a step begins."""
+        kinks = self._kinks
+        while kinks and kinks[0][0] <= self.clock:
+            _, ticket, sequence = heappop(kinks)
+            if sequence.decoding and sequence.ticket == ticket:
+                self._lift(sequence)
+                self._place(sequence)
+
+    def horizon(self) -> int:
+        """Steps until the next sequence ends or crosses a kink; at least one."""
+        until = self._top(self._finishes)
+        if self._kinks:
+            until = min(until, self._top(self._kinks))
+        return until - self.clock
+
+    def blocks(self, steps: int) -> int:
+        """Blocks that the next ``steps`` steps add; ``steps`` at most the horizon."""
+        cycles, rest = divmod(steps, self._block_tokens)
+        total = self._due + cycles * self._settled
+        if rest:
+            start = self.clock % self._block_tokens
+            stop = start + rest
+            total += sum(self._needs[start:stop])
+            if stop > self._block_tokens:
+                total += sum(self._needs[: stop - self._block_tokens])
+        return total
+
+    def steps_within(self, steps: int, free_blocks: int) -> int:
+        """How many of the next ``steps`` steps ``free_blocks`` allow."""
+        if self.blocks(steps) <= free_blocks:
+            return steps
+        low, high = 0, steps  # blocks(low) fit, blocks(high) do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.blocks(middle) <= free_blocks else (low, middle)
+        return low
+
+    def advance(self, steps: int) -> list[Sequence]:
+        """Let ``steps`` steps pass; the sequences that got their last token in the last of them, by admission."""
+        self.clock += steps
+        self._due = 0
+        ended, finishes = [], self._finishes
+        while finishes and finishes[0][0] <= self.clock:
+            _, ticket, sequence = heappop(finishes)
+            if sequence.decoding and sequence.ticket == ticket:
+                self.remove(sequence)
+                ended.append(sequence)
+        return ended
+
+    def _top(self, heap: list[tuple[int, int, Sequence]]) -> int:
+        """The clock of the first entry whose sequence still decodes; others are dropped."""
+        while heap:
+            at, ticket, sequence = heap[0]
+            if sequence.decoding and sequence.ticket == ticket:
+                return at
+            heappop(heap)
+        return FOREVER
+
+    def _place(self, sequence: Sequence) -> None:
+        """Add a sequence to the sums for the stretch of contexts it stands in, and note where that stretch ends."""
+        base, context = sequence.base, sequence.base + self.clock
+        last = FOREVER
+        sequence.pieces = pieces = []
+        for i, stream in enumerate(self._kinked):
+            slope, level, until = stream.piece(context)
+            self._growing[i] += slope
+            self._fixed[i] += (fixed := slope * base + level)
+            pieces.append((slope, fixed))
+            last = last if until is None else min(last, until)
+        sequence.settled = context > self._rule.settled_tokens
+        if sequence.settled:
+            self._settled += 1
+            self._needs[(1 - base) % self._block_tokens] += 1
+        else:
+            self._due += self.needs_block(sequence)
+            last = min(last, -(-context // self._block_tokens) * self._block_tokens)
+        if last < FOREVER:
+            heappush(self._kinks, (last + 1 - base, sequence.ticket, sequence))
+
+    def _lift(self, sequence: Sequence) -> None:
+        """Take a sequence out of the sums again."""
+        for i, (slope, fixed) in enumerate(sequence.pieces):
+            self._growing[i] -= slope
+            self._fixed[i] -= fixed
+        if sequence.settled:
+            self._settled -= 1
+            self._needs[(1 - sequence.base) % self._block_tokens] -= 1

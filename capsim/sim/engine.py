@@ -1,0 +1,148 @@
+"""A serving engine on a node: begin a run of like steps, book it when it ends or when an arrival cuts it short.
+
+While nobody enters or leaves, steps grow linearly in time: step i (from 0) takes ``first + i · growth``, so a run of
+k steps is one event at a time quadratic in k.
+"""
+
+from collections.abc import Callable, Iterable
+from math import sqrt
+
+import simpy
+
+from capsim.sim.kvcache import KVCache
+from capsim.sim.records import Records
+from capsim.sim.replica import Replica, Work
+from capsim.sim.sequence import Sequence
+from capsim.sim.spec import ClusterSpec
+from capsim.steptime import StepTime
+
+OnEnd = Callable[[Sequence], None]
+
+
+class Engine:
+    """Replicas that step together: one, or the data-parallel ones of a node whose experts are shared.
+
+    ``priority`` orders engines that act at the same instant; arrivals at that instant come before all of them.
+    ``on_end`` is called with each sequence that has its last token.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        spec: ClusterSpec,
+        node: int,
+        ranks: Iterable[int],
+        priority: int,
+        records: Records,
+        on_end: OnEnd,
+    ) -> None:
+        self.node = node
+        self.replicas = [
+            Replica(rank, KVCache(spec.kv_blocks, spec.block_rule), spec.limits, spec.streams) for rank in ranks
+        ]
+        self._env = env
+        self._priority = priority
+        self._model = spec.model
+        self._records = records
+        self._on_end = on_end
+        self._event: simpy.Event | None = None
+        self._steps = 0
+        self._started_s = 0.0
+        self._first = StepTime(0.0, 0.0, 0.0, 0.0, 0.0, "overhead")
+        self._first_s = self._growth_s = 0.0
+        self._works: list[Work] = []
+
+    def submit(self, replica: Replica, sequence: Sequence) -> str:
+        """Queue a request at one of the replicas; why not, where it refuses."""
+        begun = self._boundary(self._env.now) if self._steps else 0
+        reason = replica.submit(sequence, begun)
+        if reason:
+            return reason
+        if self._event is None:
+            self._at(0.0, self._begin)
+        elif begun and begun < self._steps and replica.could_admit():
+            self._cut(begun)
+        return ""
+
+    def _at(self, delay_s: float, action: Callable[[simpy.Event], None]) -> None:
+        """Do something after a delay, after the arrivals of that instant and engines of lower priority number."""
+        event = self._event = simpy.Event(self._env)
+        event._ok, event._value = True, None
+        event.callbacks.append(action)
+        self._env.schedule(event, self._priority, delay_s)  # type: ignore[arg-type]
+
+    def _begin(self, _: simpy.Event | None = None) -> None:
+        """Start the run of steps that the replicas' schedules describe."""
+        now = self._started_s = self._env.now
+        works = self._works = [replica.begin(now) for replica in self.replicas]
+        steps = min([work.horizon for work in works])
+        self._first, self._growth_s, valid = self._slowest(steps)
+        self._first_s = self._first.total_s
+        self._steps = min(steps, valid)
+        self._at(self._elapsed_s(self._steps), self._end)
+
+    def _slowest(self, steps: int) -> tuple[StepTime, float, int]:
+        """The step that all wait for, its growth, and for how many steps it stays the slowest."""
+        if steps == 1:
+            return max([self._model.step_time(w.batch) for w in self._works], key=lambda time: time.total_s), 0.0, 1
+        runs = [self._model.decode_run(work.batch) for work in self._works]
+        first, growth_s, valid = max(runs, key=lambda run: run[0].total_s)
+        for other, other_growth_s, other_valid in runs:
+            valid = min(valid, other_valid)
+            if other_growth_s > growth_s:
+                valid = min(valid, 1 + int((first.total_s - other.total_s) / (other_growth_s - growth_s)))
+        return first, growth_s, valid
+
+    def _elapsed_s(self, steps: int) -> float:
+        """From the start of the run to the end of its step number ``steps``."""
+        return steps * self._first_s + self._growth_s * (steps * (steps - 1) // 2)
+
+    def _boundary(self, now_s: float) -> int:
+        """How many steps of the run have begun by now: the first boundary at or after now."""
+        elapsed = now_s - self._started_s
+        first, growth = self._first_s, self._growth_s
+        if growth > 0:
+            slope = first - growth / 2
+            steps = int((sqrt(slope * slope + 2 * growth * elapsed) - slope) / growth)
+        else:
+            steps = int(elapsed / first) if first > 0 else self._steps
+        steps = max(1, min(steps, self._steps))
+        while steps > 1 and self._started_s + self._elapsed_s(steps - 1) >= now_s:
+            steps -= 1
+        while steps < self._steps and self._started_s + self._elapsed_s(steps) < now_s:
+            steps += 1
+        return steps
+
+    def _cut(self, steps: int) -> None:
+        """End the run after ``steps`` steps instead."""
+        assert self._event is not None
+        self._event.callbacks.clear()
+        self._steps = steps
+        self._at(max(0.0, self._started_s + self._elapsed_s(steps) - self._env.now), self._end)
+
+    def _end(self, _: simpy.Event) -> None:
+        """Book the run, and begin the next while there is work."""
+        now, steps = self._env.now, self._steps
+        self._steps = 0
+        busy = False
+        for replica, work in zip(self.replicas, self._works, strict=True):
+            ended, gaps, kv_blocks_end = replica.finish_steps(steps, now)
+            for sequence in ended:
+                self._on_end(sequence)
+            self._record(replica, work, steps, gaps, kv_blocks_end)
+            busy = busy or replica.in_flight > 0
+        if busy:
+            self._begin()
+        else:
+            self._event = None
+
+    def _record(self, replica: Replica, work: Work, steps: int, gaps: int, kv_blocks_end: int) -> None:
+        batch, first = work.batch, self._first
+        elapsed_s = steps * self._first_s
+        growing_s = self._growth_s * (steps * (steps - 1) // 2)
+        self._records.segments.append((
+            self.node, replica.index, self._started_s, elapsed_s + growing_s, self._growth_s, steps,
+            batch.decode_sequences, gaps, batch.prefill_tokens, work.context_tokens, work.kv_blocks, kv_blocks_end,
+            work.running, work.waiting, first.bound, steps * first.attention_s + growing_s, steps * first.experts_s,
+            steps * first.dense_s, steps * first.collectives_s, steps * first.overhead_s,
+        ))  # fmt: skip

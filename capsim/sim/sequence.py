@@ -1,0 +1,49 @@
+"""A request inside the cluster: what the client asked for, where it stands, and what has happened to it so far."""
+
+NEVER = float("nan")
+
+
+class Sequence:
+    """One request. Times are simulated seconds, NaN until they happen.
+
+    ``stalls_s`` are the gaps between two of its tokens that spanned more than one step (a preemption). The true
+    ``output_tokens`` is for the node that counts tokens; queues, schedulers and routers see ``max_tokens``.
+    ``ticket`` orders the running sequences of a replica by admission; ``base`` is the context less the replica's
+    clock while the sequence decodes, and ``pieces`` what it adds to the sums that its replica keeps.
+    """
+
+    __slots__ = (
+        "arrival_s", "base", "cached_tokens", "computed_tokens", "decoding", "enqueued_s", "finished_s",
+        "first_scheduled_s", "first_token_s", "generated_tokens", "last_token_s", "max_tokens", "node", "outcome",
+        "output_tokens", "pieces", "preemptions", "prompt_tokens", "rank", "reason", "request", "session", "settled",
+        "stalls_s", "ticket", "turn",
+    )  # fmt: skip
+
+    base: int
+    pieces: list[tuple[int, int]]
+    settled: bool
+    ticket: int
+
+    def __init__(
+        self, request: int, session: int, turn: int, prompt_tokens: int, output_tokens: int, max_tokens: int,
+        arrival_s: float,
+    ) -> None:  # fmt: skip
+        self.request = request
+        self.session = session
+        self.turn = turn
+        self.prompt_tokens = prompt_tokens
+        self.output_tokens = output_tokens
+        self.max_tokens = max_tokens
+        self.arrival_s = arrival_s
+        self.enqueued_s = self.first_scheduled_s = self.first_token_s = NEVER
+        self.last_token_s = self.finished_s = NEVER
+        self.node = self.rank = -1
+        self.computed_tokens = self.generated_tokens = self.cached_tokens = self.preemptions = 0
+        self.stalls_s: list[float] = []
+        self.outcome, self.reason = "unfinished", ""
+        self.decoding = False
+
+    @property
+    def known_tokens(self) -> int:
+        """Prompt and answer so far. Not to be asked of a decoding sequence, whose tokens its replica counts."""
+        return self.prompt_tokens + self.generated_tokens

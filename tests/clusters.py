@@ -1,0 +1,45 @@
+"""Clusters and loads for tests of the simulation."""
+
+import numpy as np
+
+from capsim.memory import BlockRule
+from capsim.parallelism import Parallelism
+from capsim.sim.spec import ClusterSpec, Limits
+from capsim.steptime import FOREVER, StepTime
+from capsim.workload.requests import OpenArrivals, Request
+
+
+class StepSeconds:
+    """A step-time model that is a function of the batch, linear in what it reads."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def step_time(self, batch):
+        return StepTime(self.seconds(batch), 0.0, 0.0, 0.0, 0.0, "memory")
+
+    def decode_run(self, batch):
+        later = [read + growth for read, growth in zip(batch.decode_reads, batch.read_growth, strict=True)]
+        first = self.step_time(batch)
+        return first, self.seconds(batch._replace(decode_reads=tuple(later))) - first.total_s, FOREVER
+
+
+def small(batch):
+    return 0.01 + 0.001 * batch.decode_sequences + 1e-4 * batch.prefill_tokens
+
+
+def cluster(seconds=small, **changes):
+    """One small node, changed as asked."""
+    limits = {"max_num_seqs": 8, "max_num_batched_tokens": 64, "queue_limit": None}
+    limits |= {name: changes.pop(name) for name in list(changes) if name in limits}
+    values = {
+        "nodes": 1, "layout": Parallelism(1), "kv_blocks": 200, "block_rule": BlockRule(16),
+        "limits": Limits(**limits), "max_context_tokens": 10_000, "router": "least-loaded",
+        "model": StepSeconds(seconds), "streams": (),
+    }  # fmt: skip
+    return ClusterSpec(**(values | changes))
+
+
+def arrivals(times, lengths, **options):
+    requests = [Request(prompt, output, output, 0.0) for prompt, output in lengths]
+    return OpenArrivals(np.asarray(times, float), requests, options.get("max_in_flight"))
