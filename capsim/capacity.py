@@ -131,7 +131,7 @@ def _relaxable(resolved: Resolved, at_limit: Run) -> list[str]:
         "memory bandwidth": True,
         "compute": True,
         "link": link,
-        "batch cap": waiting > 0 and running >= resolved.engine.max_num_seqs,
+        "batch cap": waiting > 0 and running >= resolved.max_num_seqs,
     }
     return [name for name, can in possible.items() if can]
 

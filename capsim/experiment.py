@@ -15,7 +15,7 @@ from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
 from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
-from capsim.sim.spec import ClusterSpec, Limits
+from capsim.sim.spec import ClusterSpec, Policy
 from capsim.stats import t_interval
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
@@ -53,9 +53,13 @@ class Run:
 
 def cluster_of(resolved: Resolved) -> ClusterSpec:
     engine = resolved.engine
-    limits = Limits(engine.max_num_seqs, engine.max_num_batched_tokens, resolved.scenario.scheduler.queue_limit)
+    policy = Policy(
+        resolved.max_num_seqs, engine.max_num_batched_tokens, resolved.scenario.scheduler.queue_limit,
+        engine.prefill_first, engine.chunked_prefill, engine.joins_running, engine.reserve,
+        bool(engine.prefix_caching),
+    )  # fmt: skip
     return ClusterSpec(
-        resolved.scenario.nodes, resolved.layout, resolved.memory.blocks, resolved.block_rule, limits,
+        resolved.scenario.nodes, resolved.layout, resolved.memory.blocks, resolved.block_rule, policy,
         resolved.model.max_context_tokens, resolved.scenario.router, resolved.step_time_model(),
         resolved.model.streams,
     )  # fmt: skip

@@ -42,17 +42,23 @@ def weights_per_rank_bytes(
     """Weight bytes of the fullest rank, its experts laid out as ``held`` says.
 
     Attention, dense layers and embeddings split over the tp ranks of one replica; routed experts over tp ranks in
-    slices, or over all ranks whole. MLA's latent projections are counted as split, a fraction of a percent low.
+    slices, or over all ranks of a stage whole. The fullest stage of a pipeline has the most layers and one of the two
+    embeddings. MLA's latent projections are counted as split, a fraction of a percent low.
     Norms, position tables and what the allocator rounds up (in all 0.01 to 0.1 GiB a rank) are left out.
     """
-    embeddings = model.embedding_parameters * (1 if model.tied_embedding else 2)
+    embeddings = model.embedding_parameters * (1 if model.tied_embedding or layout.pp > 1 else 2)
     bytes_ = (embeddings / layout.tp + model.tower_parameters) * weights.embedding_bytes
-    bytes_ += (model.attention_parameters + model.dense_parameters) * weights.dense_bytes / layout.tp
+    layers = (model.attention_parameters + model.dense_parameters) * weights.dense_bytes / layout.tp
     if model.experts:
-        whole = math.ceil(model.experts.count / layout.devices) if layout.expert else model.experts.count
+        whole = math.ceil(model.experts.count / layout.expert_ranks)
         slices = 1 if layout.expert else layout.tp
-        bytes_ += model.experts.layers * whole * expert_bytes(model, weights, slices, held)
-    return bytes_
+        layers += model.experts.layers * whole * expert_bytes(model, weights, slices, held)
+    return bytes_ + layers * stage_share(model, layout)
+
+
+def stage_share(model: ModelSpec, layout: Parallelism) -> float:
+    """Share of the layers in the longest stage of a pipeline."""
+    return math.ceil(model.layers / layout.pp) / model.layers
 
 
 def expert_bytes(model: ModelSpec, weights: WeightFormat, slices: int = 1, held: ExpertLayout | None = None) -> float:
@@ -81,9 +87,10 @@ def expert_layout(engine: EngineSpec, weights: WeightFormat, device: Device) -> 
 
 
 def usable_bytes(device: Device, engine: EngineSpec, fraction: float) -> float:
-    """What the engine may fill: a share of the card, or of what the operating system grants the accelerator."""
-    base = device.memory_bytes if engine.memory_rule == "of_total" else device.memory_bytes * device.usable_fraction
-    return min(base * fraction, device.memory_bytes * device.usable_fraction)
+    """What the engine may fill: a share of the card, or all that the operating system grants the accelerator."""
+    granted = device.memory_bytes * device.usable_fraction
+    base = granted if engine.memory_rule == "of_usable" else device.memory_bytes
+    return granted if engine.memory_rule == "of_free" else min(base * fraction, granted)
 
 
 def memory_budget(
@@ -98,7 +105,7 @@ def memory_budget(
     activation_bytes: float | None = None,
     kv_capacity_tokens: int | None = None,
 ) -> MemoryBudget:
-    """Split one rank's memory.
+    """Split one rank's memory. Each stage of a pipeline has a batch of its own, and a like part of the pool.
 
     What an engine puts on the device after it has sized the pool (vLLM's CUDA graphs) is no part of the split.
     ``kv_capacity_tokens`` pins the pool instead of computing it.
@@ -108,15 +115,17 @@ def memory_budget(
     Infeasible
         Weights and reserves leave no room for a KV block; says how many bytes are short and what would help.
     """
-    usable = usable_bytes(device, engine, memory_fraction or engine.memory_fraction)
+    fraction = memory_fraction or engine.memory_fraction
+    usable = usable_bytes(device, engine, fraction)
     weight_bytes = weights_per_rank_bytes(model, weights, layout, expert_layout(engine, weights, device))
     activations = engine.activation_floor_bytes if activation_bytes is None else activation_bytes
     runtime = engine.runtime_reserve_bytes
-    block_bytes = engine.block_tokens * (
-        growth_bytes_per_token(model, kv_format, layout.tp) or kv_bytes(model, kv_format, 1, layout.tp)
-    )
-    pool = usable - weight_bytes - runtime - activations
-    blocks = math.floor(pool / block_bytes)
+    token_bytes = growth_bytes_per_token(model, kv_format, layout.tp) or kv_bytes(model, kv_format, 1, layout.tp)
+    block_bytes = engine.block_tokens * token_bytes * stage_share(model, layout)
+    pool = usable - weight_bytes - runtime - (0 if engine.memory_rule == "static" else activations)
+    if engine.memory_rule == "of_free":
+        pool *= fraction
+    blocks = math.floor(pool / block_bytes / layout.pp)
     if kv_capacity_tokens is not None:
         blocks = kv_capacity_tokens // engine.block_tokens
     if blocks < 1 or pool <= 0:
@@ -129,7 +138,7 @@ def memory_budget(
             bytes_short=short,
             remedies=_remedies(model, weights, device, layout, short),
         )
-    windows = math.ceil(window_bytes(model, kv_format, layout.tp) / block_bytes)
+    windows = math.ceil(window_bytes(model, kv_format, layout.tp) * stage_share(model, layout) / block_bytes)
     return MemoryBudget(
         device.memory_bytes, usable, weight_bytes, runtime, activations, pool,
         engine.block_tokens, block_bytes, windows, blocks,
@@ -166,13 +175,14 @@ class BlockRule:
         return self.table[covered] if covered <= last else self.table[last] + covered - last
 
 
-def block_rule(budget: MemoryBudget, model: ModelSpec, kv_format: KVFormat, tp: int) -> BlockRule:
+def block_rule(budget: MemoryBudget, model: ModelSpec, kv_format: KVFormat, layout: Parallelism) -> BlockRule:
     """Blocks of a sequence in that pool: those that grow, and its windows as they fill."""
+    tp, share = layout.tp, stage_share(model, layout)
     longest = max((s.window_tokens or 0 for s in model.streams), default=0)
     grown = growth_bytes_per_token(model, kv_format, tp)
     table = [0]
     for covered in range(1, 1 + math.ceil(longest / budget.block_tokens)):
         tokens = covered * budget.block_tokens
-        held = max(0.0, kv_bytes(model, kv_format, tokens, tp) - grown * tokens)
+        held = share * max(0.0, kv_bytes(model, kv_format, tokens, tp) - grown * tokens)
         table.append(covered + math.ceil(held / budget.block_bytes - 1e-9))
     return BlockRule(budget.block_tokens, tuple(table))

@@ -78,11 +78,18 @@ def step_seconds(segments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _itl(requests: pd.DataFrame, segments: pd.DataFrame) -> Sample:
-    """Gaps of one step from the segments, longer ones (a preemption between two tokens) from the requests."""
+    """Gaps of a step and those that prefill made longer from the segments, those of a preemption from the requests."""
     stalls = np.array([gap for gaps in requests["stalls_s"] for gap in gaps])
     seconds, row = step_seconds(segments)
-    gaps = segments["gaps"].to_numpy() * segments["share"].to_numpy() / segments["steps"].to_numpy()
-    return Sample(np.concatenate([seconds, stalls]), np.concatenate([gaps[row], np.ones(len(stalls))]))
+    share = segments["share"].to_numpy()
+    gaps = segments["decode_sequences"].to_numpy()[row] * share[row]
+    late = np.flatnonzero(segments["late_gaps"].notna())
+    late_s, late_gaps = (np.concatenate([[], *segments[name].iloc[late]]) for name in ("late_gaps_s", "late_gaps"))
+    late_row = np.repeat(late, segments["late_gaps"].iloc[late].map(len).to_numpy(int))
+    late_gaps = late_gaps * share[late_row]
+    first_step = np.searchsorted(row, late_row)
+    np.subtract.at(gaps, first_step, late_gaps)
+    return Sample(np.concatenate([seconds, late_s, stalls]), np.concatenate([gaps, late_gaps, np.ones(len(stalls))]))
 
 
 def good(requests: pd.DataFrame, segments: pd.DataFrame, thresholds: dict[str, float]) -> np.ndarray:
@@ -102,22 +109,34 @@ def good(requests: pd.DataFrame, segments: pd.DataFrame, thresholds: dict[str, f
 def longest_gap(requests: pd.DataFrame, segments: pd.DataFrame) -> pd.Series:
     """Longest gap between two tokens of each completed request; NaN for the others, 0 with one token."""
     longest = pd.Series(np.nan, index=requests.index)
-    for replica, mine in requests[requests["outcome"] == "completed"].groupby(["node", "rank"]):
-        node, rank = replica
-        steps = segments[(segments["node"] == node) & (segments["rank"] == rank)]
-        count = steps["steps"].to_numpy()
-        last_s = steps["duration_s"].to_numpy() / count + steps["growth_s"].to_numpy() * (count - 1) / 2
-        durations = np.append(last_s, 0.0)
-        starts = steps["start_s"].to_numpy(float)
-        # A step's tokens come at its end, so the gaps between two tokens are the steps that start from the first on.
-        # Runs break at every first and last token, and the last step of a run is its longest.
-        first = np.searchsorted(starts, mine["first_token_s"].to_numpy(float) - 1e-12)
-        last = np.searchsorted(starts, mine["finished_s"].to_numpy(float) - 1e-12)
-        bounds = np.column_stack([first, np.maximum(last, first + 1)]).ravel().clip(max=len(durations) - 1)
-        gaps = np.maximum.reduceat(durations, bounds)[::2]
+    several = requests[(requests["outcome"] == "completed") & (requests["output_tokens"] > 1)]
+    longest[requests["outcome"] == "completed"] = 0.0
+    decoding = segments[segments["decode_sequences"] > 0]
+    for (node, rank), mine in several.groupby(["node", "rank"]):
+        steps = decoding[(decoding["node"] == node) & (decoding["rank"] == rank)]
         stalls = np.array([max(gaps, default=0.0) for gaps in mine["stalls_s"]])
-        longest[mine.index] = np.where(mine["output_tokens"] > 1, np.maximum(gaps, stalls), 0.0)
+        longest[mine.index] = np.maximum(_longest_step(mine, steps), stalls)
     return longest
+
+
+def _longest_step(requests: pd.DataFrame, steps: pd.DataFrame) -> np.ndarray:
+    """Longest time from one decoding step of a replica to the next while each of its requests was there, shape (n,).
+
+    A step's tokens come at its end. Runs break at every first and last token, and the last step of a run is its
+    longest but for the first, which may have waited for prefill.
+    """
+    count, growth = steps["steps"].to_numpy(), steps["growth_s"].to_numpy()
+    starts, durations = steps["start_s"].to_numpy(float), steps["duration_s"].to_numpy()
+    last_s = durations / count + growth * (count - 1) / 2
+    first_ends = starts + last_s - growth * (count - 1)
+    waited = np.append(0.0, first_ends[1:] - (starts + durations)[:-1])
+    gaps = np.append(np.maximum(last_s, waited), 0.0)
+    first = np.searchsorted(starts, requests["first_token_s"].to_numpy(float) - 1e-12)
+    last = np.searchsorted(starts, requests["finished_s"].to_numpy(float) - 1e-12)
+    bounds = np.column_stack([first + 1, np.maximum(last, first + 2)]).ravel().clip(max=len(gaps) - 1)
+    later = np.where(last > first + 1, np.maximum.reduceat(gaps, bounds)[::2], 0.0)
+    joined = np.maximum(last_s[first], first_ends[first] - requests["first_token_s"].to_numpy(float))
+    return np.maximum(joined, later)
 
 
 def totals(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, int]:

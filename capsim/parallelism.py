@@ -1,4 +1,4 @@
-"""How a model is laid over the devices of a node: tensor x data x expert parallelism."""
+"""How a model is laid over the devices of a node: tensor x pipeline x data x expert parallelism."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,33 @@ from capsim.llm import ModelSpec
 
 @dataclass(frozen=True)
 class Parallelism:
-    """``tp`` ranks share every layer, ``dp`` replicas of attention each serve their own requests.
+    """``tp`` ranks share every layer, ``pp`` stages share them out, ``dp`` replicas each serve requests of their own.
 
-    ``expert`` spreads whole experts over all tp x dp ranks instead of cutting each one in ``tp`` slices.
+    ``expert`` spreads whole experts over all tp x dp ranks of a stage instead of cutting each one in ``tp`` slices.
     """
 
     tp: int
     dp: int = 1
     expert: bool = False
+    pp: int = 1
 
     @property
     def devices(self) -> int:
-        return self.tp * self.dp
+        return self.tp * self.dp * self.pp
+
+    @property
+    def replicas(self) -> int:
+        """Schedulers: a pipeline has a batch in flight for each of its stages, each with a scheduler of its own."""
+        return self.dp * self.pp
 
     @property
     def expert_ranks(self) -> int:
-        """Ranks over which the experts are spread whole."""
-        return self.devices if self.expert else 1
+        """Ranks over which the experts of a layer are spread whole."""
+        return self.tp * self.dp if self.expert else 1
 
     def __str__(self) -> str:
-        return f"tp{self.tp}" + (f" dp{self.dp}" if self.dp > 1 else "") + (f" ep{self.devices}" if self.expert else "")
+        parts = {"tp": self.tp, "pp": self.pp, "dp": self.dp, "ep": self.expert_ranks}
+        return " ".join(f"{name}{size}" for name, size in parts.items() if size > 1 or name == "tp")
 
 
 def divides(model: ModelSpec, tp: int) -> bool:

@@ -1,10 +1,13 @@
 """Clusters and loads for tests of the simulation."""
 
+from dataclasses import fields
+
 import numpy as np
 
+from capsim.catalog import load_catalog
 from capsim.memory import BlockRule
 from capsim.parallelism import Parallelism
-from capsim.sim.spec import ClusterSpec, Limits
+from capsim.sim.spec import ClusterSpec, Policy
 from capsim.steptime import FOREVER, StepTime
 from capsim.workload.requests import OpenArrivals, Request
 
@@ -30,14 +33,20 @@ def small(batch):
 
 def cluster(seconds=small, **changes):
     """One small node, changed as asked."""
-    limits = {"max_num_seqs": 8, "max_num_batched_tokens": 64, "queue_limit": None}
-    limits |= {name: changes.pop(name) for name in list(changes) if name in limits}
+    policy = {"max_num_seqs": 8, "max_num_batched_tokens": 64}
+    policy |= {field.name: changes.pop(field.name) for field in fields(Policy) if field.name in changes}
     values = {
         "nodes": 1, "layout": Parallelism(1), "kv_blocks": 200, "block_rule": BlockRule(16),
-        "limits": Limits(**limits), "max_context_tokens": 10_000, "router": "least-loaded",
+        "policy": Policy(**policy), "max_context_tokens": 10_000, "router": "least-loaded",
         "model": StepSeconds(seconds), "streams": (),
     }  # fmt: skip
     return ClusterSpec(**(values | changes))
+
+
+def engine_policy(key):
+    """The words of an engine's policy, as the catalog has them."""
+    spec = load_catalog().engines[key]
+    return {name: getattr(spec, name) for name in ("prefill_first", "chunked_prefill", "joins_running", "reserve")}
 
 
 def arrivals(times, lengths, **options):

@@ -5,45 +5,150 @@ It is the reference for ``capsim.sim.engine``: the same rules, no aggregates, no
 
 from collections import deque
 from functools import partial
-from types import SimpleNamespace
 
 from capsim.sim.clients import start
 from capsim.sim.cluster import Cluster
+from capsim.sim.retraction import CLIP_TOKENS, DECAY_STEPS, FIRST_SHARE, LAST_SHARE, ROOM_STEPS
 from capsim.steptime import Batch, PrefillChunk
 
 
+class PlainCache:
+    """A pool of blocks in which every block has an owner: a sequence, or an entry for a run of a prompt."""
+
+    def __init__(self, total_blocks, block_tokens):
+        self.total_blocks, self.block_tokens = total_blocks, block_tokens
+        self.owned = {}  # sequence: blocks of its own
+        self.entries = {}  # run: blocks
+        self.holders = {}  # run: sequences, in the order in which they came
+        self.idle = []  # runs that nobody holds, the least recently held first
+        self.allocated_blocks = self.freed_blocks = self.evicted_blocks = 0
+
+    @property
+    def used_blocks(self):
+        return sum(self.owned.values()) + sum(self.entries[run] for run in self.entries if self.holders[run])
+
+    @property
+    def free_blocks(self):
+        return self.total_blocks - self.used_blocks
+
+    @property
+    def resident_blocks(self):
+        return sum(self.owned.values()) + sum(self.entries.values())
+
+    def match(self, sequence):
+        """Leading runs of what is known of a sequence that are here."""
+        runs = []
+        for run in sequence.prefix:
+            if run not in self.entries or run[1] > sequence.known_tokens:
+                break
+            runs.append(run)
+        return runs
+
+    def blocks(self, runs):
+        return sum(self.entries[run] for run in runs)
+
+    def take(self, sequence, blocks):
+        if blocks > self.free_blocks:
+            return False
+        while blocks > self.total_blocks - self.resident_blocks:
+            run = self.idle.pop(0)
+            gone = self.entries.pop(run)
+            del self.holders[run]
+            self.freed_blocks += gone
+            self.evicted_blocks += gone
+        self.owned[sequence] = self.owned.get(sequence, 0) + blocks
+        self.allocated_blocks += blocks
+        return True
+
+    def hold(self, sequence, runs):
+        for run in runs:
+            if run in self.idle:
+                self.idle.remove(run)
+            self.holders[run].append(sequence)
+
+    def share(self, sequence, run, blocks):
+        """Turn a sequence's own blocks into an entry, or give them back where there is one that is no longer."""
+        if run not in self.entries:
+            self.entries[run], self.holders[run] = blocks, [sequence]
+        elif self.entries[run] <= blocks:
+            self.hold(sequence, [run])
+            self.freed_blocks += self.entries[run]
+        else:
+            return False
+        self.owned[sequence] -= self.entries[run]
+        return True
+
+    def release(self, sequence, runs):
+        self.freed_blocks += self.owned.pop(sequence, 0)
+        for run in reversed(runs):
+            self.holders[run].remove(sequence)
+            if not self.holders[run]:
+                self.idle.append(run)
+
+
 class PlainReplica:
-    """vLLM V1's scheduling with explicit loops: running requests first, then waiting ones, under one token budget."""
+    """A scheduler with explicit loops: every sequence is asked, in every step, what it holds and what it needs."""
 
     def __init__(self, index, spec):
         self.index = index
-        self.limits = spec.limits
-        self.blocks = spec.block_rule.blocks
+        self.policy = spec.policy
+        self.rule = spec.block_rule
         self.streams = spec.streams
-        self.cache = SimpleNamespace(free_blocks=spec.kv_blocks, allocated_blocks=0, freed_blocks=0, used_blocks=0)
-        self.total_blocks = spec.kv_blocks
-        self.held = {}
+        self.cache = PlainCache(spec.kv_blocks, spec.block_rule.block_tokens)
+        self.slot = spec.kv_blocks // spec.policy.max_num_seqs if spec.policy.reserve == "slot" else None
+        self.runs = {}  # sequence: the runs it holds
         self.waiting = deque()
         self.running = []
-        self.last_producers = set()
+        self.producers = set()  # those whose last step made a token
+        self.share, self.decode_steps = FIRST_SHARE, 0
 
     @property
     def in_flight(self):
         return len(self.running) + len(self.waiting)
 
+    @property
+    def waiting_tokens(self):
+        return sum(sequence.known_tokens for sequence in self.waiting)
+
+    @property
+    def held_tokens(self):
+        return self.cache.used_blocks * self.rule.block_tokens
+
+    def cached_tokens(self, sequence):
+        return self.cached(sequence, self.cache.match(sequence))
+
+    def cached(self, sequence, runs):
+        full = self.cache.blocks(runs) * self.rule.block_tokens
+        return min(full, (sequence.known_tokens - 1) // self.rule.block_tokens * self.rule.block_tokens)
+
+    def wants(self, sequence, context_tokens):
+        """Blocks that it should hold with that context, by the engine's way to reserve."""
+        if self.policy.reserve == "slot":
+            return self.slot
+        if self.policy.reserve == "answer":
+            return self.rule.blocks(sequence.prompt_tokens + sequence.max_tokens)
+        return self.rule.blocks(context_tokens)
+
     def submit(self, sequence):
-        if self.limits.queue_limit is not None and self.would_wait(sequence) > self.limits.queue_limit:
+        limit = self.policy.queue_limit
+        if limit is not None and self.would_wait(sequence) > limit:
             return "queue full"
-        if self.blocks(sequence.prompt_tokens + sequence.max_tokens) > self.total_blocks:
-            return "larger than the KV pool"
+        most = self.cache.total_blocks if self.slot is None else self.slot
+        if self.rule.blocks(sequence.prompt_tokens + sequence.max_tokens) > most:
+            return "larger than the KV pool" if self.slot is None else "larger than a slot"
+        if not self.policy.chunked_prefill and sequence.prompt_tokens > self.policy.max_num_batched_tokens:
+            return "prompt longer than a step's token budget"
         self.waiting.append(sequence)
         return ""
 
     def would_wait(self, sequence):
         queued, free = [*self.waiting, sequence], self.cache.free_blocks
+        places = self.policy.max_num_seqs - len(self.running)
+        if self.running and not self.policy.joins_running:
+            places = 0
         starting = 0
-        for first in queued[: self.limits.max_num_seqs - len(self.running)]:
-            free -= self.blocks(first.known_tokens)
+        for first in queued[:places]:
+            free -= self.wants(first, first.known_tokens)
             if free < 0:
                 break
             starting += 1
@@ -51,62 +156,132 @@ class PlainReplica:
 
     def hold(self, sequence, context_tokens):
         """Make a sequence hold what a context needs; False, and nothing changed, when blocks are short."""
-        more = max(0, self.blocks(context_tokens) - self.held.get(sequence, 0))
-        if more > self.cache.free_blocks:
-            return False
-        self.held[sequence] = self.held.get(sequence, 0) + more
-        self.cache.allocated_blocks += more
-        self.cache.free_blocks -= more
-        self.cache.used_blocks += more
-        return True
+        has = self.cache.owned.get(sequence, 0) + self.cache.blocks(self.runs[sequence])
+        return self.cache.take(sequence, max(0, self.wants(sequence, context_tokens) - has))
 
-    def release(self, sequence):
-        freed = self.held.pop(sequence)
-        self.cache.freed_blocks += freed
-        self.cache.free_blocks += freed
-        self.cache.used_blocks -= freed
+    def share_runs(self, sequence, computed_tokens, ends_by):
+        """Let others use the runs of its prompt that are computed."""
+        held = self.runs[sequence]
+        for run in sequence.prefix[len(held) :]:
+            full = min(run[1], computed_tokens) // self.rule.block_tokens - self.cache.blocks(held)
+            if run[1] > ends_by:
+                break
+            if not self.cache.share(sequence, run, full):
+                sequence.prefix = tuple(held)
+                break
+            held.append(run)
 
     def schedule(self, now_s):
         """The next step's work: (sequence, new tokens)."""
-        work, preempted, budget = [], [], self.limits.max_num_batched_tokens
-        position = 0
-        while position < len(self.running) and budget > 0:
-            sequence = self.running[position]
-            new = min(sequence.known_tokens - sequence.computed_tokens, budget)
-            while not self.hold(sequence, sequence.computed_tokens + new):
-                victim = self.preempt_youngest()
-                preempted.append(victim)
-                if victim is sequence:
-                    return work
-            work.append((sequence, new))
-            budget -= new
-            position += 1
-        while not preempted and self.waiting and budget > 0 and len(self.running) < self.limits.max_num_seqs:
-            sequence = self.waiting[0]
-            if self.blocks(sequence.known_tokens) > self.cache.free_blocks:
-                break
-            new = min(sequence.known_tokens, budget)
-            self.hold(sequence, new)
-            self.running.append(self.waiting.popleft())
-            if not sequence.preemptions:
-                sequence.first_scheduled_s = now_s
-            work.append((sequence, new))
-            budget -= new
+        self.preempted = False
+        budget, work = self.policy.max_num_batched_tokens, []
+        decoding = [sequence for sequence in self.running if sequence.decoding]
+        if self.policy.prefill_first:
+            self.prefill(budget, now_s, work)
+            return work or self.decode(decoding, now_s)
+        work = self.decode(decoding, now_s)
+        self.prefill(budget - len(work), now_s, work)
         return work
 
-    def preempt_youngest(self):
-        victim = self.running.pop()
-        self.release(victim)
+    def decode(self, decoding, now_s):
+        if self.policy.reserve == "estimate":
+            return self.decode_or_retract(decoding, now_s)
+        for sequence in decoding:
+            while sequence in self.running and not self.hold(sequence, sequence.known_tokens):
+                self.waiting.appendleft(self.preempt(self.running[-1]))
+        return [(sequence, 1) for sequence in decoding if sequence in self.running]
+
+    def decode_or_retract(self, decoding, now_s):
+        def needed():
+            return sum(self.rule.blocks(s.known_tokens) - self.rule.blocks(s.known_tokens - 1) for s in self.running)
+
+        def fits():
+            room = self.cache.free_blocks * self.rule.block_tokens >= ROOM_STEPS * len(self.running)
+            return (room or len(self.running) == 1) and needed() <= self.cache.free_blocks
+
+        if needed() > self.cache.free_blocks:
+            while not self.preempted or not fits():
+                order = {sequence: place for place, sequence in enumerate(self.running)}
+                victim = min(self.running, key=lambda s: (s.generated_tokens, -s.prompt_tokens, -order[s]))
+                self.waiting.append(self.preempt(victim))
+            used = sum(sequence.generated_tokens + ROOM_STEPS for sequence in self.running)
+            self.share = min(1.0, used / sum(sequence.max_tokens for sequence in self.running))
+            self.decode_steps = 0
+        for sequence in self.running:
+            assert self.hold(sequence, sequence.known_tokens)
+        return [(sequence, 1) for sequence in decoding if sequence in self.running]
+
+    def prefill(self, budget, now_s, work):
+        may_join = self.policy.joins_running or not self.running
+        for sequence in [sequence for sequence in self.running if not sequence.decoding]:
+            new = min(sequence.known_tokens - sequence.computed_tokens, budget)
+            if self.hold(sequence, sequence.computed_tokens + new):
+                self.chunk(sequence, new, work)
+            else:
+                self.waiting.appendleft(self.preempt(self.running[-1]))
+            budget -= new
+        while self.waiting and budget > 0 and may_join and not self.preempted:
+            sequence = self.waiting[0]
+            runs = self.cache.match(sequence)
+            if len(self.running) >= self.policy.max_num_seqs or not self.fits(sequence, runs, budget):
+                return
+            self.running.append(self.waiting.popleft())
+            self.cache.hold(sequence, runs)
+            self.runs[sequence] = runs
+            sequence.computed_tokens = self.cached(sequence, runs)
+            if not sequence.preemptions:
+                sequence.first_scheduled_s, sequence.cached_tokens = now_s, sequence.computed_tokens
+            new = min(sequence.known_tokens - sequence.computed_tokens, budget)
+            assert self.hold(sequence, sequence.computed_tokens + new)
+            self.chunk(sequence, new, work)
+            budget -= new
+
+    def fits(self, sequence, runs, budget):
+        left = sequence.known_tokens - self.cached(sequence, runs)
+        if not self.policy.chunked_prefill and budget < left <= self.policy.max_num_batched_tokens:
+            return False
+        free = self.cache.free_blocks - self.cache.blocks([run for run in runs if run in self.cache.idle])
+        if self.policy.reserve == "estimate" and self.running:
+            return self.wanted(sequence) - self.cache.blocks(runs) < free - self.expected() / self.rule.block_tokens
+        return self.wants(sequence, sequence.known_tokens) - self.cache.blocks(runs) <= free
+
+    def wanted(self, sequence):
+        return self.rule.blocks(
+            sequence.known_tokens + min(sequence.max_tokens - sequence.generated_tokens, CLIP_TOKENS)
+        )
+
+    def expected(self):
+        """Tokens that those inside are expected to ask for."""
+        share = max(LAST_SHARE, self.share - self.decode_steps * (FIRST_SHARE - LAST_SHARE) / DECAY_STEPS)
+        total = 0.0
+        for sequence in self.running:
+            left = min(sequence.max_tokens - sequence.generated_tokens, CLIP_TOKENS)
+            if sequence.decoding:
+                total += left * share
+            else:
+                total += left + sequence.known_tokens - sequence.computed_tokens
+        return total
+
+    def chunk(self, sequence, new, work):
+        self.share_runs(
+            sequence, sequence.computed_tokens + new, min(sequence.computed_tokens + new, sequence.prompt_tokens)
+        )
+        work.append((sequence, new))
+
+    def preempt(self, victim):
+        self.preempted = True
+        self.running.remove(victim)
+        self.cache.release(victim, self.runs.pop(victim))
         victim.computed_tokens = 0
+        victim.decoding = False
         victim.preemptions += 1
-        self.waiting.appendleft(victim)
         return victim
 
     def describe(self, work):
         """The batch, and the context its sequences had."""
         contexts, chunks, finishing = [], [], 0
         for sequence, new in work:
-            if sequence in self.last_producers:
+            if sequence.decoding:
                 contexts.append(sequence.known_tokens)
             else:
                 chunks.append(PrefillChunk(new, sequence.computed_tokens))
@@ -115,34 +290,39 @@ class PlainReplica:
         batch = Batch(len(contexts), reads, tuple(chunks), finishing)
         return batch, sum(contexts) + sum(chunk.context_tokens for chunk in chunks)
 
-    def complete(self, work, now_s):
-        """Book the step: the sequences that ended, and the token gaps that equal the step's duration."""
-        gaps, producers, ended = 0, set(), []
+    def complete(self, work, now_s, duration_s):
+        """Book the step: the sequences that ended, and token gaps that are longer than the step."""
+        late, producers = [], []
+        self.decode_steps += any(sequence.decoding for sequence, _ in work)
         for sequence, new in work:
             sequence.computed_tokens += new
             if sequence.computed_tokens < sequence.known_tokens:
                 continue
             sequence.generated_tokens += 1
-            producers.add(sequence)
+            producers.append(sequence)
             if sequence.generated_tokens == 1:
                 sequence.first_token_s = now_s
-            elif sequence in self.last_producers:
-                gaps += 1
-            else:
+            elif not sequence.decoding:
                 sequence.stalls_s.append(now_s - sequence.last_token_s)
+            elif now_s - sequence.last_token_s > duration_s:
+                late.append(now_s - sequence.last_token_s)
             sequence.last_token_s = now_s
-            if sequence.generated_tokens == sequence.output_tokens:
-                self.running.remove(sequence)
-                self.release(sequence)
-                ended.append(sequence)
-        self.last_producers = producers
-        return ended, gaps
+            sequence.decoding = True
+        ended = [sequence for sequence in producers if sequence.generated_tokens == sequence.output_tokens]
+        for sequence in ended:
+            self.running.remove(sequence)
+            self.share_runs(sequence, sequence.known_tokens - 1, sequence.known_tokens)
+            self.cache.release(sequence, self.runs.pop(sequence))
+        if not self.running:
+            self.share, self.decode_steps = FIRST_SHARE, 0
+        self.producers = producers
+        return ended, late
 
 
 class PlainEngine:
     """Steps, one at a time. ``token_log``, where given, gets (request, time) of every token."""
 
-    def __init__(self, env, spec, node, ranks, priority, records, on_end, token_log=None):
+    def __init__(self, env, spec, node, ranks, priority, turn, records, on_end, token_log=None):
         self.env, self.node, self.priority = env, node, priority
         self.model, self.records, self.on_end = spec.model, records, on_end
         self.replicas = [PlainReplica(rank, spec) for rank in ranks]
@@ -155,6 +335,9 @@ class PlainEngine:
             self.stepping = True
             self.at(0.0, self.begin)
         return reason
+
+    def catch_up(self):
+        """Nothing is ever behind here."""
 
     def at(self, delay_s, action):
         """As in the production engine: after the arrivals of that instant, engines in order."""
@@ -178,15 +361,16 @@ class PlainEngine:
     def end(self):
         time = self.time
         for replica, work, batch, (context, blocks, running, waiting) in self.steps:
-            ended, gaps = replica.complete(work, self.env.now)
+            ended, late = replica.complete(work, self.env.now, self.env.now - self.start_s)
             if self.token_log is not None:
-                self.token_log += [(sequence.request, self.env.now) for sequence in replica.last_producers]
+                self.token_log += [(sequence.request, self.env.now) for sequence in replica.producers]
             for sequence in ended:
                 self.on_end(sequence)
             self.records.segments.append(
-                (self.node, replica.index, self.start_s, time.total_s, 0.0, 1, batch.decode_sequences, gaps,
+                (self.node, replica.index, self.start_s, time.total_s, 0.0, 1, batch.decode_sequences,
                  batch.prefill_tokens, context, blocks, blocks, running, waiting, time.bound, time.attention_s,
-                 time.experts_s, time.dense_s, time.collectives_s, time.overhead_s)
+                 time.experts_s, time.dense_s, time.collectives_s, time.overhead_s, late or None,
+                 [1] * len(late) or None)
             )  # fmt: skip
         self.stepping = any(replica.in_flight for replica in self.replicas)
         if self.stepping:

@@ -47,7 +47,7 @@ def test_every_request_ends_and_the_identities_hold(load):
     assert not (requests["outcome"] == "unfinished").any()
     assert len(requests) == len(traffic.requests)
     assert (segments["kv_blocks"] <= spec.kv_blocks).all()
-    assert (segments["running"] <= spec.limits.max_num_seqs).all()
+    assert (segments["running"] <= spec.policy.max_num_seqs).all()
     assert all(held == 0 for _, _, held in records.kv_blocks)
     done = requests[requests["outcome"] == "completed"]
     assert segments["prefill_tokens"].sum() >= done["prompt_tokens"].sum()

@@ -97,5 +97,5 @@ def test_expert_parallel_ranks_hold_whole_experts():
 def test_windowed_sequences_hold_both_groups_until_the_window_fills():
     model, bf16 = CATALOG.models["gpt-oss-120b"], CATALOG.kv_formats["bf16"]
     split = budget("gpt-oss-120b", "mxfp4", 2)
-    assert block_rule(split, model, bf16, 2).blocks(100) == 2 * 7
-    assert block_rule(split, model, bf16, 2).blocks(1600) == 100 + 8
+    assert block_rule(split, model, bf16, Parallelism(2)).blocks(100) == 2 * 7
+    assert block_rule(split, model, bf16, Parallelism(2)).blocks(1600) == 100 + 8

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from clusters import cluster
+from clusters import cluster, engine_policy
 
 from capsim.memory import BlockRule
 from capsim.queueing import birth_death, closed_network, erlang_b, kaufman_roberts, mg1_wait_s, mmc_wait_s, step_chain
@@ -121,6 +121,32 @@ def test_one_place_waits_as_mg1(draw_s, squared_variation):
     check(mg1_wait_s(rate_per_s, 1, 1 + squared_variation), values, controls)
 
 
+def test_a_serial_engine_waits_as_mg1_of_prefill_and_answer():
+    """mlx-lm one by one: a prompt's step and then a step a token, answers long or short."""
+    rate_per_s, faster, prompt_s, lengths, odds = 0.02, 1.25, 5.0, np.array([8, 68]), [0.8, 0.2]
+    spec = engine(lambda batch: prompt_s if batch.prefill else 1.0, max_num_seqs=1, **engine_policy("mlx-lm-serial"))
+    law = prompt_s + lengths - 1
+    mean_s, second_moment_s2 = law @ odds, law**2 @ odds
+    values, controls, kept = [], [], slice(300, None)
+    for generator in generators(48):
+        arrival_s = np.cumsum(generator.exponential(1 / rate_per_s, 3000))
+        outputs = generator.choice(lengths, len(arrival_s), p=odds)
+        requests = served(spec, arrival_s, np.ones_like(outputs), outputs)
+        values.append((requests["first_scheduled_s"].to_numpy() - arrival_s)[kept].mean())
+        service_s = prompt_s + outputs - 1
+        variation = second_moment_s2 / mean_s**2 - 1
+        fast = fast_server_control(arrival_s, service_s / faster, rate_per_s, mean_s / faster, variation, kept)
+        controls.append([*input_controls(arrival_s, service_s, rate_per_s, mean_s, kept), fast])
+    check(mg1_wait_s(rate_per_s, mean_s, second_moment_s2), values, controls)
+
+
+def slots(generator, n):
+    """llama.cpp: each request a slot, some answers five times as long as most. The loss depends on the mean alone."""
+    outputs = generator.choice([13, 61], n, p=[0.75, 0.25])
+    spec = engine(lambda batch: 1.0, max_num_seqs=SERVERS, queue_limit=0, **engine_policy("llama.cpp"))
+    return spec, np.ones(n, int), outputs, outputs + 0.5
+
+
 def places_of_a_batch(generator, n):
     """Answers of 25 tokens on average in steps of 1 s, and their holding times.
 
@@ -139,7 +165,7 @@ def nodes_of_one_place(generator, n):
 
 
 # Load 8 Erlang: the loss is large, .236
-@pytest.mark.parametrize("places", [places_of_a_batch, nodes_of_one_place])
+@pytest.mark.parametrize("places", [places_of_a_batch, nodes_of_one_place, slots])
 def test_places_without_queue_lose_as_erlang_b(places):
     load, mean_s, n = SERVERS, 25.5, 2600
     values, controls, kept = [], [], slice(150, None)
@@ -180,7 +206,7 @@ def used_blocks(at_s, start_s, end_s, blocks):
     return taken[np.searchsorted(start_s[by_start], at_s)] - freed[np.searchsorted(end_s[by_end], at_s)]
 
 
-def lost_for_blocks(generator, total_blocks, sizes, loads, steps, horizon_s):
+def lost_for_blocks(generator, engine_key, total_blocks, sizes, loads, steps, horizon_s):
     """One replication of a pool without queue: shares of requests lost, of time without room, and controls, by class.
 
     Answers have constant length: the loss depends on its mean alone, and this is the least noisy law. The thousands of
@@ -192,6 +218,7 @@ def lost_for_blocks(generator, total_blocks, sizes, loads, steps, horizon_s):
     generator.shuffle(kind)
     arrival_s = np.sort(generator.uniform(0, horizon_s, len(kind)))
     pool = {"kv_blocks": total_blocks, "block_rule": BlockRule(1000, (0, *sizes)), "queue_limit": 0}
+    pool |= engine_policy(engine_key)
     requests = served(engine(lambda batch: 1.0, **pool), arrival_s, 1000 * kind + 1, np.full_like(kind, steps))
 
     lost, blocks = requests["outcome"].to_numpy() == "rejected", np.array(sizes)[kind]
@@ -208,16 +235,18 @@ def lost_for_blocks(generator, total_blocks, sizes, loads, steps, horizon_s):
 # The heavy one loses much of every class: .37, .62 and .79. Steps bias its smallest class by 0.3 %, that of the
 # published one by 1.3 %, and the others by 0.1 %, says a plain simulation of steps and blocks without capsim
 @pytest.mark.parametrize(
-    ("pool", "steps", "horizon_s", "replications", "within"),
+    ("engine_key", "pool", "steps", "horizon_s", "replications", "within"),
     [
         pytest.param(
-            (200, (2, 8, 30), (20, 6, 1.5)), 50, 50_000, 60, (0.10, 0.05, 0.04), marks=pytest.mark.slow, id="published"
+            "vllm", (200, (2, 8, 30), (20, 6, 1.5)), 50, 50_000, 60, (0.10, 0.05, 0.04),
+            marks=pytest.mark.slow, id="published",
         ),
-        pytest.param((12, (1, 2, 3), (10, 4, 2)), 30, 5000, 48, (HALF_WIDTH,) * 3, id="heavy"),
+        pytest.param("vllm", (12, (1, 2, 3), (10, 4, 2)), 30, 5000, 48, (HALF_WIDTH,) * 3, id="heavy"),
+        pytest.param("tensorrt-llm", (12, (1, 2, 3), (10, 4, 2)), 30, 5000, 48, (HALF_WIDTH,) * 3, id="no-evict"),
     ],
-)
-def test_a_pool_without_queue_loses_as_kaufman_roberts(pool, steps, horizon_s, replications, within):
-    runs = [lost_for_blocks(generator, *pool, steps, horizon_s) for generator in generators(replications)]
+)  # fmt: skip
+def test_a_pool_without_queue_loses_as_kaufman_roberts(engine_key, pool, steps, horizon_s, replications, within):
+    runs = [lost_for_blocks(generator, engine_key, *pool, steps, horizon_s) for generator in generators(replications)]
     counted, timed, controls = map(np.array, zip(*runs, strict=True))
     for k, exact in enumerate(kaufman_roberts(*pool)):
         check(exact, counted[:, k], controls, within[k])

@@ -8,16 +8,19 @@ from capsim.sim.cluster import simulate
 from capsim.sim.kvcache import KVCache
 from capsim.sim.replica import Replica
 from capsim.sim.sequence import Sequence
-from capsim.sim.spec import Limits
+from capsim.sim.spec import Policy
+from capsim.workload.requests import Request
 
 
 def make(blocks=100, seqs=8, tokens=64, **limits):
-    return Replica(0, KVCache(blocks, BlockRule(16)), Limits(seqs, tokens, **limits), ())
+    return Replica(0, KVCache(blocks, BlockRule(16)), Policy(seqs, tokens, **limits), ())
 
 
 def submit(replica, *sizes):
     """Queue requests of (prompt tokens, output tokens)."""
-    sequences = [Sequence(i, i, 0, prompt, output, output, 0.0) for i, (prompt, output) in enumerate(sizes)]
+    sequences = [
+        Sequence(i, i, 0, Request(prompt, output, output, 0.0), 0.0) for i, (prompt, output) in enumerate(sizes)
+    ]
     return sequences, [replica.submit(sequence, 0) for sequence in sequences]
 
 
@@ -82,7 +85,7 @@ def test_a_queue_limit_counts_those_that_could_not_start_at_once():
 
 def test_a_token_budget_below_the_batch_cap_is_refused():
     with pytest.raises(ValueError, match="max_num_batched_tokens 4 is below"):
-        Limits(8, 4)
+        Policy(8, 4)
 
 
 def test_blocks_allocated_equal_freed_plus_resident():

@@ -67,11 +67,12 @@ def _what_rows(document: dict[str, Any]) -> Rows:
     """Which model, on what, against which target."""
     scenario, resolved = document["scenario"]["scenario"], document["scenario"]["resolved"]
     layout = resolved["parallelism"]
+    pipeline = f" pp{layout['pp']}" if layout["pp"] > 1 else ""
     expert = " with experts spread" if layout["expert"] else ""
     rows = [
         ["Model", f"{resolved['model']['name']}, {resolved['weights']['name']} weights, "
                   f"{resolved['kv_format']['name']} KV"],
-        ["Node", f"{resolved['node']['name']}, tp{layout['tp']} dp{layout['dp']}{expert}, "
+        ["Node", f"{resolved['node']['name']}, tp{layout['tp']}{pipeline} dp{layout['dp']}{expert}, "
                  f"{resolved['engine']['name']}"],
     ]  # fmt: skip
     target = scenario.get("slo")

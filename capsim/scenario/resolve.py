@@ -211,20 +211,33 @@ def _efficiency(scenario: Scenario, node: Node, find: _Lookup) -> Efficiency | N
         find.basis["step_time"] = (path.name, provenance)
         return spec
     key = f"{node.device}/{engine}"
-    if key not in find.catalog.calibrations:
-        known = ", ".join(k for k in find.catalog.calibrations if k.startswith(node.device + "/"))
-        find.complain(f"no calibration of {node.device} under {engine}", "engine", hint=f"known: {known or 'none'}")
+    if key in find.catalog.calibrations:
+        return find.get("calibrations", key, "step_time")
+    return _borrowed_efficiency(node, engine, find)
+
+
+def _borrowed_efficiency(node: Node, engine: str, find: _Lookup) -> Efficiency | None:
+    """What the device reaches under another engine, as an assumption."""
+    other = next((key for key, e in find.catalog.calibrations.items() if e.device == node.device), None)
+    if other is None:
+        find.complain(f"no calibration of {node.device} under any engine", "node", hint="give one with calibration:")
         return None
-    return find.get("calibrations", key, "step_time")
+    efficiency = find.get("calibrations", other, "step_time")
+    fact = find.basis["step_time"][1]
+    source = f"as under another engine: {fact.source}"
+    find.basis["step_time"] = (other, Fact(basis="assumed", source=source, as_of=fact.as_of))
+    return efficiency
 
 
 def _check_engine(scenario: Scenario, engine: EngineSpec, key: str, kv_format: KVFormat, find: _Lookup) -> None:
     if kv_format.engines is not None and key not in kv_format.engines:
         find.complain(f"{engine.name} does not serve {kv_format.name} KV", "kv_format", hint="bf16 works everywhere")
-    if engine.policy == "serial" and (scenario.scheduler.max_num_seqs or 1) > 1:
+    if engine.serial and (scenario.scheduler.max_num_seqs or 1) > 1:
         find.complain(f"{engine.name} serves one request at a time", "scheduler", "max_num_seqs")
+    if engine.prefix_caching is None and scenario.scheduler.enable_prefix_caching:
+        find.complain(f"prefix caching of {engine.name} is not modelled", "scheduler", "enable_prefix_caching")
     asked = _with_settings(engine, scenario)
-    if asked.max_num_batched_tokens < asked.max_num_seqs:
+    if asked.max_num_batched_tokens < asked.max_num_seqs and not engine.prefill_first:
         find.complain(
             f"{asked.max_num_batched_tokens} tokens a step starve a batch of {asked.max_num_seqs} sequences",
             "scheduler", "max_num_batched_tokens", hint="raise it, or lower max_num_seqs",
@@ -236,6 +249,7 @@ def _with_settings(engine: EngineSpec, scenario: Scenario) -> EngineSpec:
     asked = {
         "max_num_seqs": scenario.scheduler.max_num_seqs,
         "max_num_batched_tokens": scenario.scheduler.max_num_batched_tokens,
+        "prefix_caching": scenario.scheduler.enable_prefix_caching,
         "memory_fraction": scenario.memory.fraction,
     }
     return engine.model_copy(update={key: value for key, value in asked.items() if value is not None})
@@ -244,12 +258,15 @@ def _with_settings(engine: EngineSpec, scenario: Scenario) -> EngineSpec:
 def _pinned_layout(scenario: Scenario, model: ModelSpec, node: Node, find: _Lookup) -> Parallelism:
     asked = scenario.parallelism
     assert asked is not None
-    layout = Parallelism(asked.tp, asked.dp, asked.expert)
+    layout = Parallelism(asked.tp, asked.dp, asked.expert, asked.pp)
     if layout.devices != node.devices:
-        message = f"tp {asked.tp} x dp {asked.dp} is {layout.devices} devices, but {node.name} has {node.devices}"
+        sizes = f"tp {asked.tp} x pp {asked.pp} x dp {asked.dp}"
+        message = f"{sizes} is {layout.devices} devices, but {node.name} has {node.devices}"
         find.complain(message, "parallelism")
     if not divides(model, asked.tp):
         find.complain(f"the attention heads of {model.name} do not split over tp {asked.tp}", "parallelism", "tp")
+    if asked.pp > model.layers:
+        find.complain(f"{model.name} has only {model.layers} layers for {asked.pp} stages", "parallelism", "pp")
     if asked.expert and model.experts is None:
         find.complain(f"{model.name} has no experts to spread", "parallelism", "expert")
     find.check()
@@ -270,7 +287,7 @@ def _best_layout(model: ModelSpec, node: Node, scenario: Scenario, at: Callable[
             failure = error
             continue
         best = candidate.saturation(tpot_s)
-        found.append(((best.tpot_s <= tpot_s, best.requests_per_s * layout.dp, layout.tp), candidate))
+        found.append(((best.tpot_s <= tpot_s, best.requests_per_s * layout.replicas, layout.tp), candidate))
     if not found:
         assert failure is not None
         raise failure

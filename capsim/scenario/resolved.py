@@ -52,7 +52,12 @@ class Resolved:
 
     @property
     def replicas(self) -> int:
-        return self.layout.dp * self.scenario.nodes
+        return self.layout.replicas * self.scenario.nodes
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that a replica runs: the batches of a pipeline share out those that the engine runs."""
+        return -(-self.engine.max_num_seqs // self.layout.pp)
 
     @property
     def capacity_tokens(self) -> int:
@@ -65,7 +70,7 @@ class Resolved:
     @cached_property
     def block_rule(self) -> BlockRule:
         """KV blocks a sequence holds in its replica."""
-        return block_rule(self.memory, self.model, self.kv_format, self.layout.tp)
+        return block_rule(self.memory, self.model, self.kv_format, self.layout)
 
     @cached_property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
@@ -80,5 +85,5 @@ class Resolved:
         """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""
         return saturation(
             self.step_time_model(), self.model.streams, self.memory.blocks, self.block_rule.blocks,
-            self.engine.max_num_seqs, *self.lengths, tpot_s,
+            self.max_num_seqs, *self.lengths, tpot_s,
         )  # fmt: skip

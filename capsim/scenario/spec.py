@@ -15,18 +15,12 @@ class _Spec(BaseModel):
 
 
 class ParallelismSpec(_Spec):
-    """tensor x data x expert parallelism inside a node; together they use all of its devices."""
+    """tensor x pipeline x data x expert parallelism inside a node; together they use all of its devices."""
 
     tp: PositiveInt = 1
+    pp: PositiveInt = 1
     dp: PositiveInt = 1
     expert: bool = False
-    pp: PositiveInt = 1
-
-    @model_validator(mode="after")
-    def _no_pipeline(self) -> "ParallelismSpec":
-        if self.pp != 1:
-            raise ValueError("pipeline parallelism is not modelled: set pp to 1 and use tp, dp and expert")
-        return self
 
 
 class SchedulerSpec(_Spec):
@@ -34,14 +28,8 @@ class SchedulerSpec(_Spec):
 
     max_num_seqs: PositiveInt | None = None
     max_num_batched_tokens: PositiveInt | None = None
-    enable_prefix_caching: bool = False
+    enable_prefix_caching: bool | None = None
     queue_limit: NonNegativeInt | None = None
-
-    @model_validator(mode="after")
-    def _no_prefix_cache(self) -> "SchedulerSpec":
-        if self.enable_prefix_caching:
-            raise ValueError("prefix caching is not modelled: set enable_prefix_caching to false")
-        return self
 
 
 class MemorySpec(_Spec):
@@ -106,7 +94,7 @@ class Scenario(_Spec):
     nodes: PositiveInt = 1
     engine: str | None = None
     parallelism: Annotated[ParallelismSpec | None, BeforeValidator(lambda v: None if v == "auto" else v)] = None
-    router: Literal["round-robin", "least-loaded"] = "least-loaded"
+    router: Literal["round-robin", "least-loaded", "session-affine", "prefix-aware"] = "least-loaded"
     scheduler: SchedulerSpec = SchedulerSpec()
     memory: MemorySpec = MemorySpec()
     kv_capacity_tokens: PositiveInt | None = None

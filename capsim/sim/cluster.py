@@ -9,7 +9,7 @@ from types import FrameType
 import simpy
 
 from capsim.sim.clients import OnEnd, start
-from capsim.sim.engine import Engine
+from capsim.sim.engine import Engine, Turn
 from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
 from capsim.sim.sequence import Sequence
@@ -54,23 +54,24 @@ class Cluster:
         self._submitted = self._ended = 0
         self._inside: dict[int, Sequence] = {}
         self._told: dict[int, OnEnd] = {}
-        # Data-parallel replicas step in lockstep where they share experts, each on its own where they do not.
-        ranks = range(spec.layout.dp)
-        groups = [ranks] if spec.layout.expert else [range(rank, rank + 1) for rank in ranks]
+        # In lockstep: the batches of a pipeline, and all of a node where it shares experts. The rest each on its own.
+        together = spec.layout.replicas if spec.layout.expert else spec.layout.pp
+        groups = [range(first, first + together) for first in range(0, spec.layout.replicas, together)]
         homes = [(node, group) for node in range(spec.nodes) for group in groups]
-        engines = [
-            engine(self.env, spec, node, group, priority, self.records, self._completed)
+        turn = Turn()
+        self._engines = [
+            engine(self.env, spec, node, group, priority, turn, self.records, self._completed)
             for priority, (node, group) in enumerate(homes, FIRST_ENGINE)
         ]
-        self._places = [(engine, replica) for engine in engines for replica in engine.replicas]
+        self._places = [(engine, replica) for engine in self._engines for replica in engine.replicas]
         self._replicas = [replica for _, replica in self._places]
 
     def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> None:
         """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away."""
         now = self.env.now
-        sequence = Sequence(
-            self._submitted, session, turn, request.prompt_tokens, request.output_tokens, request.max_tokens, now
-        )
+        sequence = Sequence(self._submitted, session, turn, request, now)
+        if not self._spec.policy.prefix_caching:
+            sequence.prefix = ()
         self._submitted += 1
         if on_end is not None:
             self._told[sequence.request] = on_end
@@ -93,7 +94,8 @@ class Cluster:
         for sequence in self._inside.values():
             self.records.add_request(sequence)
         caches = [replica.cache for replica in self._replicas]
-        self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.used_blocks) for c in caches]
+        self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.resident_blocks) for c in caches]
+        self.records.evicted_blocks = sum(c.evicted_blocks for c in caches)
         self.records.close()
 
     def _refusal(self, request: Request) -> str:
@@ -105,7 +107,10 @@ class Cluster:
 
     def _enqueue(self, sequence: Sequence, now_s: float) -> str:
         """Route and queue; why not, where the replica refuses."""
-        engine, replica = self._places[self._route(self._replicas, sequence.request)]
+        if self._spec.router == "prefix-aware":
+            for engine in self._engines:
+                engine.catch_up()
+        engine, replica = self._places[self._route(self._replicas, sequence)]
         sequence.node, sequence.rank, sequence.enqueued_s = engine.node, replica.index, now_s
         return engine.submit(replica, sequence)
 

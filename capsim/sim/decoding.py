@@ -14,11 +14,13 @@ from capsim.steptime import FOREVER
 
 
 class Decoding:
-    """Sequences that decode, one token each a step."""
+    """Sequences that decode, one token each a step. Where ``grows`` is false they hold all their blocks already."""
 
-    def __init__(self, streams: tuple[KVStream, ...], rule: BlockRule) -> None:
+    def __init__(self, streams: tuple[KVStream, ...], rule: BlockRule, *, grows: bool = True) -> None:
         self.clock = 0
         self.count = 0
+        self.no_reads = tuple([0.0] * len(streams))
+        self._grows = grows
         self._rule = rule
         self._block_tokens = rule.block_tokens
         self._base_sum = 0
@@ -29,7 +31,7 @@ class Decoding:
         self._growing = [0] * len(self._kinked)
         self._fixed = [0] * len(self._kinked)
         self._sums = [(self._kinked.index(s) if s.has_kinks else None, s.ratio) for s in streams]
-        self._simple = not self._kinked and rule.settled_tokens == 0
+        self._simple = not self._kinked and (rule.settled_tokens == 0 or not grows)
         # Settled sequences take one block every block_tokens steps: by the clock's remainder, how many do.
         self._needs = [0] * rule.block_tokens
         self._settled = 0
@@ -69,21 +71,15 @@ class Decoding:
             self._place(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Let a sequence go, between steps; its ``generated_tokens`` are brought up to date."""
-        sequence.generated_tokens = sequence.base + self.clock - sequence.prompt_tokens
-        sequence.decoding = False
-        self.count -= 1
-        self._base_sum -= sequence.base
-        if self._simple:
-            self._settled -= 1
-            self._needs[(1 - sequence.base) % self._block_tokens] -= 1
-        else:
-            self._lift(sequence)
+        """Let a sequence go before its end, between steps; its ``generated_tokens`` are brought up to date."""
+        if not self._simple and not sequence.settled:
+            self._due -= self.needs_block(sequence)
+        self._forget(sequence)
 
     def needs_block(self, sequence: Sequence) -> int:
         """Blocks that the step to come adds to what a sequence holds."""
         context = sequence.base + self.clock
-        return self._rule.blocks(context) - self._rule.blocks(context - 1)
+        return self._rule.blocks(context) - self._rule.blocks(context - 1) if self._grows else 0
 
     def pass_kinks(self) -> None:
         """Bring sequences at a kink up to date, before a step begins."""
@@ -103,6 +99,8 @@ class Decoding:
 
     def blocks(self, steps: int) -> int:
         """Blocks that the next ``steps`` steps add; ``steps`` at most the horizon."""
+        if not self._grows:
+            return 0
         cycles, rest = divmod(steps, self._block_tokens)
         total = self._due + cycles * self._settled
         if rest:
@@ -131,7 +129,7 @@ class Decoding:
         while finishes and finishes[0][0] <= self.clock:
             _, ticket, sequence = heappop(finishes)
             if sequence.decoding and sequence.ticket == ticket:
-                self.remove(sequence)
+                self._forget(sequence)
                 ended.append(sequence)
         return ended
 
@@ -144,6 +142,18 @@ class Decoding:
             heappop(heap)
         return FOREVER
 
+    def _forget(self, sequence: Sequence) -> None:
+        """Take a sequence out of everything but the heaps, which notice by themselves."""
+        sequence.generated_tokens = sequence.base + self.clock - sequence.prompt_tokens
+        sequence.decoding = False
+        self.count -= 1
+        self._base_sum -= sequence.base
+        if self._simple:
+            self._settled -= 1
+            self._needs[(1 - sequence.base) % self._block_tokens] -= 1
+        else:
+            self._lift(sequence)
+
     def _place(self, sequence: Sequence) -> None:
         """Add a sequence to the sums for the stretch of contexts it stands in, and note where that stretch ends."""
         base, context = sequence.base, sequence.base + self.clock
@@ -155,7 +165,7 @@ class Decoding:
             self._fixed[i] += (fixed := slope * base + level)
             pieces.append((slope, fixed))
             last = last if until is None else min(last, until)
-        sequence.settled = context > self._rule.settled_tokens
+        sequence.settled = context > self._rule.settled_tokens or not self._grows
         if sequence.settled:
             self._settled += 1
             self._needs[(1 - base) % self._block_tokens] += 1

@@ -19,6 +19,14 @@ from capsim.steptime import StepTime
 OnEnd = Callable[[Sequence], None]
 
 
+class Turn:
+    """Who acted last, and when. Engines that act at the same instant do so in the order of their priorities."""
+
+    def __init__(self) -> None:
+        self.at_s = -1.0
+        self.priority = 0
+
+
 class Engine:
     """Replicas that step together: one, or the data-parallel ones of a node whose experts are shared.
 
@@ -33,15 +41,17 @@ class Engine:
         node: int,
         ranks: Iterable[int],
         priority: int,
+        turn: Turn,
         records: Records,
         on_end: OnEnd,
     ) -> None:
         self.node = node
         self.replicas = [
-            Replica(rank, KVCache(spec.kv_blocks, spec.block_rule), spec.limits, spec.streams) for rank in ranks
+            Replica(rank, KVCache(spec.kv_blocks, spec.block_rule), spec.policy, spec.streams) for rank in ranks
         ]
         self._env = env
         self._priority = priority
+        self._turn = turn
         self._model = spec.model
         self._records = records
         self._on_end = on_end
@@ -63,6 +73,13 @@ class Engine:
         elif begun and begun < self._steps and replica.could_admit():
             self._cut(begun)
         return ""
+
+    def catch_up(self) -> None:
+        """Bring the KV pools to this instant, in the middle of a run."""
+        if self._steps:
+            begun = self._boundary(self._env.now)
+            for replica in self.replicas:
+                replica.catch_up(begun)
 
     def _at(self, delay_s: float, action: Callable[[simpy.Event], None]) -> None:
         """Do something after a delay, after the arrivals of that instant and engines of lower priority number."""
@@ -98,7 +115,11 @@ class Engine:
         return steps * self._first_s + self._growth_s * (steps * (steps - 1) // 2)
 
     def _boundary(self, now_s: float) -> int:
-        """How many steps of the run have begun by now: the first boundary at or after now."""
+        """How many steps of the run have begun by now: the number of the first boundary that is still to come.
+
+        One at this very instant is, unless an engine has acted that comes after this one.
+        """
+        passed = self._turn.at_s == now_s and self._turn.priority > self._priority
         elapsed = now_s - self._started_s
         first, growth = self._first_s, self._growth_s
         if growth > 0:
@@ -107,11 +128,15 @@ class Engine:
         else:
             steps = int(elapsed / first) if first > 0 else self._steps
         steps = max(1, min(steps, self._steps))
-        while steps > 1 and self._started_s + self._elapsed_s(steps - 1) >= now_s:
+        while steps > 1 and not self._past(steps - 1, now_s, passed):
             steps -= 1
-        while steps < self._steps and self._started_s + self._elapsed_s(steps) < now_s:
+        while steps < self._steps and self._past(steps, now_s, passed):
             steps += 1
         return steps
+
+    def _past(self, steps: int, now_s: float, passed: bool) -> bool:
+        end_s = self._started_s + self._elapsed_s(steps)
+        return end_s < now_s or (passed and end_s == now_s)
 
     def _cut(self, steps: int) -> None:
         """End the run after ``steps`` steps instead."""
@@ -123,26 +148,35 @@ class Engine:
     def _end(self, _: simpy.Event) -> None:
         """Book the run, and begin the next while there is work."""
         now, steps = self._env.now, self._steps
+        self._turn.at_s, self._turn.priority = now, self._priority
         self._steps = 0
         busy = False
         for replica, work in zip(self.replicas, self._works, strict=True):
-            ended, gaps, kv_blocks_end = replica.finish_steps(steps, now)
+            ended, kv_blocks_end = replica.finish_steps(steps, now)
             for sequence in ended:
                 self._on_end(sequence)
-            self._record(replica, work, steps, gaps, kv_blocks_end)
+            self._record(replica, work, steps, kv_blocks_end)
             busy = busy or replica.in_flight > 0
         if busy:
             self._begin()
         else:
             self._event = None
 
-    def _record(self, replica: Replica, work: Work, steps: int, gaps: int, kv_blocks_end: int) -> None:
+    def _record(self, replica: Replica, work: Work, steps: int, kv_blocks_end: int) -> None:
         batch, first = work.batch, self._first
         elapsed_s = steps * self._first_s
         growing_s = self._growth_s * (steps * (steps - 1) // 2)
         self._records.segments.append((
             self.node, replica.index, self._started_s, elapsed_s + growing_s, self._growth_s, steps,
-            batch.decode_sequences, gaps, batch.prefill_tokens, work.context_tokens, work.kv_blocks, kv_blocks_end,
+            batch.decode_sequences, batch.prefill_tokens, work.context_tokens, work.kv_blocks, kv_blocks_end,
             work.running, work.waiting, first.bound, steps * first.attention_s + growing_s, steps * first.experts_s,
             steps * first.dense_s, steps * first.collectives_s, steps * first.overhead_s,
+            *self._late_gaps(work),
         ))  # fmt: skip
+
+    def _late_gaps(self, work: Work) -> tuple[list[float] | None, list[int] | None]:
+        """Gaps that end with the first step of the run and began before it: seconds, and how many each."""
+        if not work.late:
+            return None, None
+        first_end_s = self._started_s + self._first_s
+        return [first_end_s - since_s for since_s, _ in work.late], [count for _, count in work.late]

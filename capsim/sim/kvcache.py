@@ -1,34 +1,123 @@
-"""A replica's pool of KV blocks."""
+"""A replica's pool of KV blocks, and the prefixes that stay in it when nobody uses them.
+
+A prompt is known by its *runs*: stretches of its tokens, each named by a key that stands for all the tokens before it
+too, so that two prompts share KV exactly as far as their leading runs agree. A run whose full blocks are computed
+becomes an entry that many sequences may hold. Nobody's entries stay, the least recently held going first when room is
+needed; a sequence lets go of its last run first, so that a prefix never goes before what builds on it.
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
 
 from capsim.memory import BlockRule
+from capsim.workload.requests import Run
+
+
+class Match(NamedTuple):
+    """The leading runs of a prompt that are in the cache: their number, their blocks, and how many of these idle."""
+
+    runs: int
+    blocks: int
+    idle_blocks: int
+
+
+NO_MATCH = Match(0, 0, 0)
 
 
 class KVCache:
-    """Counts of blocks. ``rule`` says how many a sequence of some context holds; who holds them is its caller's."""
+    """Counts of blocks, and entries by run. ``rule`` says how many blocks a sequence of some context holds.
+
+    ``free_blocks`` are those that nobody holds, idle entries among them.
+    """
 
     def __init__(self, total_blocks: int, rule: BlockRule) -> None:
         self.total_blocks = total_blocks
         self.free_blocks = total_blocks
+        self.idle_blocks = 0
         self.allocated_blocks = 0
         self.freed_blocks = 0
+        self.evicted_blocks = 0
         self.rule = rule
+        self._blocks: dict[Run, int] = {}
+        self._holders: dict[Run, int] = {}
+        self._idle: OrderedDict[Run, None] = OrderedDict()
 
     @property
     def used_blocks(self) -> int:
+        """Blocks that sequences hold."""
         return self.total_blocks - self.free_blocks
 
-    def ever_fits(self, context_tokens: int) -> bool:
-        return self.rule.blocks(context_tokens) <= self.total_blocks
+    @property
+    def resident_blocks(self) -> int:
+        """Blocks that sequences hold or that idle entries keep."""
+        return self.used_blocks + self.idle_blocks
 
     def take(self, blocks: int) -> bool:
-        """Allocate; False, and nothing changed, when blocks are short."""
+        """Allocate, evicting idle entries where need be; False, and nothing changed, when blocks are short."""
         if blocks > self.free_blocks:
             return False
+        while blocks > self.free_blocks - self.idle_blocks:
+            self._evict()
         self.free_blocks -= blocks
         self.allocated_blocks += blocks
         return True
 
     def give(self, blocks: int) -> None:
-        """Free blocks."""
+        """Free blocks of the caller's own."""
         self.free_blocks += blocks
         self.freed_blocks += blocks
+
+    def match(self, prefix: tuple[Run, ...], known_tokens: int) -> Match:
+        """How much of a context of ``known_tokens`` is here. Nothing is held by it."""
+        runs = blocks = idle = 0
+        for run in prefix:
+            held = self._blocks.get(run)
+            if held is None or run[1] > known_tokens:
+                break
+            runs += 1
+            blocks += held
+            if run in self._idle:
+                idle += held
+        return Match(runs, blocks, idle)
+
+    def hold(self, prefix: tuple[Run, ...], runs: int) -> None:
+        """Hold the first ``runs`` runs of a prompt; they must be here."""
+        for run in prefix[:runs]:
+            if run in self._idle:
+                del self._idle[run]
+                self.idle_blocks -= self._blocks[run]
+                self.free_blocks -= self._blocks[run]
+            self._holders[run] += 1
+
+    def share(self, run: Run, blocks: int) -> int | None:
+        """Make blocks of the caller's own an entry that it holds. Returns how many blocks of its own became shared.
+
+        Where somebody else has made the entry meanwhile, that one is held and the caller's blocks are freed; None,
+        and nothing changed, where it covers more than the caller has.
+        """
+        made = self._blocks.get(run)
+        if made is None:
+            self._blocks[run], self._holders[run] = blocks, 1
+            return blocks
+        if made > blocks:
+            return None
+        self.hold((run,), 1)
+        self.give(made)
+        return made
+
+    def leave(self, prefix: tuple[Run, ...], runs: int) -> None:
+        """Let go of the first ``runs`` runs of a prompt, the last one first."""
+        for run in reversed(prefix[:runs]):
+            self._holders[run] -= 1
+            if not self._holders[run]:
+                self._idle[run] = None
+                self.idle_blocks += self._blocks[run]
+                self.free_blocks += self._blocks[run]
+
+    def _evict(self) -> None:
+        run, _ = self._idle.popitem(last=False)
+        blocks = self._blocks.pop(run)
+        del self._holders[run]
+        self.idle_blocks -= blocks
+        self.freed_blocks += blocks
+        self.evicted_blocks += blocks

@@ -26,10 +26,11 @@ REQUESTS = pa.schema({
 })  # fmt: skip
 SEGMENTS = pa.schema({
     "node": pa.int32(), "rank": pa.int32(), "start_s": pa.float64(), "duration_s": pa.float64(),
-    "growth_s": pa.float64(), "steps": pa.int32(), "decode_sequences": pa.int32(), "gaps": pa.int64(),
+    "growth_s": pa.float64(), "steps": pa.int32(), "decode_sequences": pa.int32(),
     "prefill_tokens": pa.int32(), "context_tokens": pa.int64(), "kv_blocks": pa.int32(), "kv_blocks_end": pa.int32(),
     "running": pa.int32(), "waiting": pa.int32(), "bound": _TEXT, "attention_s": pa.float64(),
     "experts_s": pa.float64(), "dense_s": pa.float64(), "collectives_s": pa.float64(), "overhead_s": pa.float64(),
+    "late_gaps_s": pa.list_(pa.float64()), "late_gaps": pa.list_(pa.int32()),
 })  # fmt: skip
 
 
@@ -85,7 +86,8 @@ class Table:
 class Records:
     """The two tables of a run. Each row is added whole, so that an interrupted run leaves no half row.
 
-    ``kv_blocks`` holds, at the end and for each replica, blocks allocated, freed and resident.
+    ``kv_blocks`` holds, at the end and for each replica, blocks allocated, freed and resident (held by sequences or
+    kept for later prompts); ``evicted_blocks`` counts those that made room.
     """
 
     def __init__(self) -> None:
@@ -93,6 +95,7 @@ class Records:
         self.segments = Table(SEGMENTS)
         self.interrupted = False
         self.kv_blocks: list[tuple[int, int, int]] = []
+        self.evicted_blocks = 0
 
     def close(self) -> None:
         self.requests.close()

@@ -1,11 +1,12 @@
-"""A data-parallel replica: its queue, its running sequences and its KV pool, under vLLM V1's scheduling rules.
+"""A replica: its queue, its running sequences and its KV pool, under the engine's scheduling policy.
 
-Running sequences go first, one token each; then the rest of the token budget goes to waiting ones in order, whole
-prompts or chunks of them, if their whole prompt fits the pool. Preemption drops the youngest, which is computed again
-from its prompt and the tokens it had; a step that preempts admits nobody.
+By default running sequences go first, one token each; then the rest of the token budget goes to waiting ones in order,
+whole prompts or chunks of them, if their whole prompt fits the pool; preemption drops the youngest, which is computed
+again from its prompt and the tokens it had, and a step that preempts admits nobody (vLLM V1). Other engines differ in
+when prefill runs, what must be free before a request starts, and who goes when the pool is full: see ``Policy``.
 
 With a token budget of at least one token for each sequence (vLLM insists on it) every decoding sequence advances in
-every step, and at most one sequence, the youngest, stands in the middle of its prefill.
+every step that decodes, and at most one sequence, the youngest, stands in the middle of its prefill.
 """
 
 from collections import deque
@@ -13,14 +14,18 @@ from typing import NamedTuple
 
 from capsim.llm import KVStream
 from capsim.sim.decoding import Decoding
-from capsim.sim.kvcache import KVCache
+from capsim.sim.kvcache import NO_MATCH, KVCache, Match
+from capsim.sim.retraction import ROOM_STEPS, TokenEstimate
 from capsim.sim.sequence import Sequence
-from capsim.sim.spec import Limits
+from capsim.sim.spec import Policy
 from capsim.steptime import FOREVER, Batch, PrefillChunk
 
 
 class Work(NamedTuple):
-    """What a replica does from now on: ``batch`` in the next step, and like steps up to ``horizon`` in all."""
+    """What a replica does from now on: ``batch`` in the next step, and like steps up to ``horizon`` in all.
+
+    ``late`` are the decoding sequences whose last token is older than this step: since when, and how many.
+    """
 
     batch: Batch
     horizon: int
@@ -28,77 +33,107 @@ class Work(NamedTuple):
     kv_blocks: int
     running: int
     waiting: int
+    late: tuple[tuple[float, int], ...]
 
 
 class Replica:
     """Schedules its sequences step by step, or run by run while only decoding goes on."""
 
-    def __init__(self, index: int, cache: KVCache, limits: Limits, streams: tuple[KVStream, ...]) -> None:
+    def __init__(self, index: int, cache: KVCache, policy: Policy, streams: tuple[KVStream, ...]) -> None:
         self.index = index
         self.cache = cache
         self.waiting: deque[Sequence] = deque()
+        self.waiting_tokens = 0
         self.running: dict[int, Sequence] = {}
-        self._max_num_seqs = limits.max_num_seqs
-        self._max_num_batched_tokens = limits.max_num_batched_tokens
-        self._queue_limit = limits.queue_limit
-        self._decoding = Decoding(streams, cache.rule)
+        self._policy = policy
+        self._max_num_seqs = policy.max_num_seqs
+        self._max_num_batched_tokens = policy.max_num_batched_tokens
+        self._prefill_first = policy.prefill_first
+        self._fixed_blocks = cache.total_blocks // policy.max_num_seqs if policy.reserve == "slot" else None
+        self._grows = policy.reserve in ("prompt", "estimate")
+        self._estimate = TokenEstimate() if policy.reserve == "estimate" else None
+        self._decoding = Decoding(streams, cache.rule, grows=self._grows)
         self._prefilling: Sequence | None = None
         self._chunks: list[tuple[Sequence, int]] = []
         self._admitted = 0
         self._decoders = 0
-        self._first_growth = 0
+        self._preempted = False
+        self._booked = 0
+        # Who decodes and has had a token since the last step that decoded: how many, by when.
+        self._joined: dict[float, int] = {}
+        self._decoded_s = 0.0
 
     @property
     def in_flight(self) -> int:
         return len(self.running) + len(self.waiting)
 
+    @property
+    def held_tokens(self) -> int:
+        """Tokens in the blocks that its sequences hold."""
+        return self.cache.used_blocks * self.cache.rule.block_tokens
+
+    def cached_tokens(self, sequence: Sequence) -> int:
+        """Tokens of a prompt that need no prefill here: full blocks, and never the last token."""
+        return self._cached(sequence, self._match(sequence))
+
     def submit(self, sequence: Sequence, steps_begun: int) -> str:
-        """Queue a request; why not, when the queue is full or the pool could never hold it.
+        """Queue a request; why not, when the queue is full or it could never be served.
 
         ``steps_begun`` counts the steps of the run under way that have begun, 0 between runs.
         """
-        if self._queue_limit is not None and self._would_wait(sequence, steps_begun) > self._queue_limit:
-            return "queue full"
-        if not self.cache.ever_fits(sequence.prompt_tokens + sequence.max_tokens):
-            return "larger than the KV pool"
+        limit = self._policy.queue_limit
+        if limit is not None:
+            self.catch_up(steps_begun)
+            if self._would_wait(sequence) > limit:
+                return "queue full"
+        if self.cache.rule.blocks(sequence.prompt_tokens + sequence.max_tokens) > self._largest():
+            return "larger than the KV pool" if self._fixed_blocks is None else "larger than a slot"
+        if not self._policy.chunked_prefill and sequence.prompt_tokens > self._max_num_batched_tokens:
+            return "prompt longer than a step's token budget"
         self.waiting.append(sequence)
+        self.waiting_tokens += sequence.known_tokens
         return ""
+
+    def catch_up(self, steps_begun: int) -> None:
+        """Hold the KV blocks of the steps of the run under way that have begun."""
+        if steps_begun > 1:
+            blocks = self._decoding.blocks(steps_begun)
+            self.cache.take(blocks - self._booked)
+            self._booked = blocks
 
     def could_admit(self) -> bool:
         """Whether the sequence that was queued last might start with the next step."""
-        return (
-            len(self.waiting) == 1
-            and len(self.running) < self._max_num_seqs
-            and self.cache.rule.blocks(self.waiting[0].known_tokens) <= self.cache.free_blocks
-        )
+        if len(self.waiting) != 1 or not self._has_place():
+            return False
+        return self._estimate is not None or self._fits(self.waiting[0], self._match(self.waiting[0]), FOREVER)
 
     def begin(self, now_s: float) -> Work:
         """Decide the next step, and for how many steps that decision stands; hold the KV blocks of the first."""
-        decoding = self._decoding
+        decoding, budget = self._decoding, self._max_num_batched_tokens
         decoding.pass_kinks()
-        self._chunks = []
-        preempted = not self._grow_decoding(now_s)
-        budget = self._max_num_batched_tokens - decoding.count
-        if self._prefilling is not None:
-            took = self._continue_prefill(budget, now_s)
-            budget, preempted = budget - took, preempted or not took
-        if self.waiting and not preempted:
-            self._admit(budget, now_s)
+        self._chunks, self._preempted, self._decoders = [], False, 0
+        if self._prefill_first:
+            self._prefill(budget, now_s)
+            if self._chunks:
+                return self._work(1, ())
+            self._grow_decoding(now_s)
+        else:
+            self._grow_decoding(now_s)
+            self._prefill(budget - decoding.count, now_s)
         self._decoders = decoding.count
-        if self._chunks or preempted:
-            return self._work(1)
-        free = self.cache.free_blocks + self._first_growth
-        return self._work(decoding.steps_within(decoding.horizon(), free) if self._decoders else FOREVER)
+        late = self._late_ones(now_s) if self._prefill_first else ()
+        return self._work(self._horizon(), late)
 
-    def finish_steps(self, steps: int, now_s: float) -> tuple[list[Sequence], int, int]:
-        """Book ``steps`` steps that have passed.
-
-        Returns the sequences that ended, the token gaps of one step's length, and the KV blocks held in the last step.
-        """
-        if steps > 1:
-            self.cache.take(self._decoding.blocks(steps) - self._first_growth)
-        gaps, kv_blocks = steps * self._decoders, self.cache.used_blocks
-        ended = self._decoding.advance(steps)
+    def finish_steps(self, steps: int, now_s: float) -> tuple[list[Sequence], int]:
+        """Book ``steps`` steps that have passed: the sequences that ended, and the KV blocks held in the last step."""
+        ended: list[Sequence] = []
+        if self._decoders:
+            self.catch_up(steps)
+            ended = self._decoding.advance(steps)
+            self._decoded_s = now_s
+            if self._estimate:
+                self._estimate.decay(steps)
+        kv_blocks = self.cache.used_blocks
         for sequence, new in self._chunks:
             sequence.computed_tokens += new
             if sequence.computed_tokens == sequence.known_tokens:
@@ -107,83 +142,181 @@ class Replica:
                     ended.append(sequence)
                 else:
                     self._decoding.add(sequence)
+                    if self._prefill_first:
+                        self._joined[now_s] = self._joined.get(now_s, 0) + 1
         for sequence in ended:
             del self.running[sequence.ticket]
-            self.cache.give(self.cache.rule.blocks(sequence.known_tokens - 1))
-        return ended, gaps, kv_blocks
+            if sequence.prefix:
+                self._share(sequence, sequence.known_tokens - 1, sequence.known_tokens)
+            self._release(sequence, sequence.known_tokens - 1)
+        if self._estimate and not self.running:
+            self._estimate.reset()
+        return ended, kv_blocks
 
-    def _would_wait(self, sequence: Sequence, steps_begun: int) -> int:
-        """How many would wait, ``sequence`` included, once those that can start have started."""
-        free = self.cache.free_blocks
-        if steps_begun > 1:
-            free -= self._decoding.blocks(steps_begun) - self._first_growth
+    def _has_place(self) -> bool:
+        return len(self.running) < self._max_num_seqs and (self._policy.joins_running or not self.running)
+
+    def _largest(self) -> int:
+        """The most blocks that one sequence can hold."""
+        return self.cache.total_blocks if self._fixed_blocks is None else self._fixed_blocks
+
+    def _held(self, sequence: Sequence, tokens: int) -> int:
+        """Blocks that a sequence holds with a context of that many tokens, shared ones included."""
+        if self._grows:
+            return self.cache.rule.blocks(tokens)
+        if self._fixed_blocks is not None:
+            return self._fixed_blocks
+        return self.cache.rule.blocks(sequence.prompt_tokens + sequence.max_tokens)
+
+    def _would_wait(self, sequence: Sequence) -> int:
+        """How many would wait, ``sequence`` included, once those that can start have started, nothing being cached."""
+        free, starting = self.cache.free_blocks, 0
         queued = [*self.waiting, sequence]
-        starting = 0
-        for first in queued[: self._max_num_seqs - len(self.running)]:
-            free -= self.cache.rule.blocks(first.known_tokens)
+        places = self._max_num_seqs - len(self.running) if self._has_place() else 0
+        for first in queued[:places]:
+            free -= self._held(first, first.known_tokens)
             if free < 0:
                 break
             starting += 1
         return len(queued) - starting
 
-    def _grow_decoding(self, now_s: float) -> bool:
-        """Hold what the decoding sequences need for the next step; False where somebody had to go for it."""
-        self._first_growth = self._decoding.blocks(1)
-        if self.cache.take(self._first_growth):
-            return True
+    def _grow_decoding(self, now_s: float) -> None:
+        """Hold what the decoding sequences need for the next step; somebody goes where that is too much."""
+        decoding, cache = self._decoding, self.cache
+        self._booked = decoding.blocks(1)
+        if cache.take(self._booked):
+            return
+        if self._estimate:
+            self._retract(self._estimate, now_s)
+            return
         for sequence in list(self.running.values()):
-            while sequence.decoding and not self.cache.take(self._decoding.needs_block(sequence)):
+            while sequence.decoding and not cache.take(decoding.needs_block(sequence)):
                 self._preempt_youngest(now_s)
-        return False
+
+    def _retract(self, estimate: TokenEstimate, now_s: float) -> None:
+        """Send some back to the end of the queue, until the rest have room for a while."""
+        decoding, cache = self._decoding, self.cache
+        while True:
+            victim = estimate.victim(self.running, decoding.clock)
+            self._preempt(victim, now_s)
+            self.waiting.append(victim)
+            room = cache.free_blocks * cache.rule.block_tokens >= ROOM_STEPS * decoding.count
+            if (room or decoding.count == 1) and cache.take(decoding.blocks(1)):
+                break
+        self._booked = decoding.blocks(1)
+        estimate.start_over(self.running.values(), decoding.clock)
 
     def _preempt_youngest(self, now_s: float) -> None:
-        _, victim = self.running.popitem()
-        if victim.decoding:
-            self._decoding.remove(victim)
-            victim.last_token_s = now_s
-            self.cache.give(self.cache.rule.blocks(victim.known_tokens - 1))
-        else:
-            self._prefilling = None
-            self.cache.give(self.cache.rule.blocks(victim.computed_tokens))
-        victim.computed_tokens = 0
-        victim.preemptions += 1
+        victim = next(reversed(self.running.values()))
+        self._preempt(victim, now_s)
         self.waiting.appendleft(victim)
 
-    def _continue_prefill(self, budget: int, now_s: float) -> int:
-        """The next chunk of the prompt that is half done; no tokens where that costs it its place."""
+    def _preempt(self, victim: Sequence, now_s: float) -> None:
+        self._preempted = True
+        del self.running[victim.ticket]
+        if victim.decoding:
+            self._decoding.remove(victim)
+            if self._joined.get(victim.last_token_s):
+                self._joined[victim.last_token_s] -= 1
+            victim.last_token_s = max(victim.last_token_s, self._decoded_s)
+            self._release(victim, victim.known_tokens - 1)
+        else:
+            self._prefilling = None
+            self._release(victim, victim.computed_tokens)
+        victim.computed_tokens = 0
+        victim.preemptions += 1
+        self.waiting_tokens += victim.known_tokens
+
+    def _release(self, sequence: Sequence, computed_tokens: int) -> None:
+        """Free the blocks of a sequence's own; its runs stay in the cache."""
+        self.cache.give(max(0, self._held(sequence, computed_tokens) - sequence.shared_blocks))
+        if sequence.runs:
+            self.cache.leave(sequence.prefix, sequence.runs)
+            sequence.runs = sequence.shared_blocks = 0
+
+    def _share(self, sequence: Sequence, computed_tokens: int, ends_by: int) -> None:
+        """Let others hold the full blocks of runs that end by ``ends_by``, as far as they are computed."""
+        while sequence.runs < len(sequence.prefix):
+            run = sequence.prefix[sequence.runs]
+            full = min(run[1], computed_tokens) // self.cache.rule.block_tokens - sequence.shared_blocks
+            if run[1] > ends_by:
+                return
+            shared = self.cache.share(run, full)
+            if shared is None:
+                sequence.prefix = sequence.prefix[: sequence.runs]
+                return
+            sequence.runs += 1
+            sequence.shared_blocks += shared
+
+    def _prefill(self, budget: int, now_s: float) -> None:
+        """Give the token budget to the prompt that is half done, then to waiting ones in order."""
         sequence = self._prefilling
-        assert sequence is not None
-        done, blocks = sequence.computed_tokens, self.cache.rule.blocks
-        new = min(sequence.known_tokens - done, budget)
-        if not self.cache.take(blocks(done + new) - blocks(done)):
-            self._preempt_youngest(now_s)
-            return 0
-        self._chunk(sequence, new)
+        may_join = self._policy.joins_running or not self.running
+        if sequence is not None:
+            new = min(sequence.known_tokens - sequence.computed_tokens, budget)
+            if not self._take_chunk(sequence, new):
+                self._preempt_youngest(now_s)
+            budget -= new
+        while self.waiting and budget > 0 and may_join and not self._preempted:
+            sequence = self.waiting[0]
+            match = self._match(sequence)
+            if len(self.running) >= self._max_num_seqs or not self._fits(sequence, match, budget):
+                return
+            budget -= self._admit(self.waiting.popleft(), match, budget, now_s)
+
+    def _match(self, sequence: Sequence) -> Match:
+        return self.cache.match(sequence.prefix, sequence.known_tokens) if sequence.prefix else NO_MATCH
+
+    def _cached(self, sequence: Sequence, match: Match) -> int:
+        """Tokens that need no prefill: full blocks, and never the last token, which yields the next."""
+        block_tokens = self.cache.rule.block_tokens
+        return min(match.blocks, (sequence.known_tokens - 1) // block_tokens) * block_tokens
+
+    def _fits(self, sequence: Sequence, match: Match, budget: int) -> bool:
+        """Whether the first waiting sequence may start."""
+        known, cache = sequence.known_tokens, self.cache
+        if not self._policy.chunked_prefill:
+            left = known - self._cached(sequence, match)
+            if left > budget and left <= self._max_num_batched_tokens:
+                return False
+        free = cache.free_blocks - match.idle_blocks
+        if self._estimate and self.running:
+            return self._estimate.admits(sequence, self.running, self._decoding.clock, free, match.blocks, cache.rule)
+        return self._held(sequence, known) - match.blocks <= free
+
+    def _admit(self, sequence: Sequence, match: Match, budget: int, now_s: float) -> int:
+        """Start a sequence with a first chunk of its prompt; the tokens of it."""
+        cached = 0
+        if match.runs:
+            self.cache.hold(sequence.prefix, match.runs)
+            sequence.runs, sequence.shared_blocks = match.runs, match.blocks
+            cached = sequence.computed_tokens = self._cached(sequence, match)
+        if not sequence.preemptions:
+            sequence.first_scheduled_s = now_s
+            sequence.cached_tokens = cached
+        self.waiting_tokens -= sequence.known_tokens
+        self._admitted += 1
+        sequence.ticket = self._admitted
+        self.running[self._admitted] = sequence
+        new = min(sequence.known_tokens - cached, budget)
+        if not self._grows:
+            self.cache.take(max(0, self._held(sequence, 0) - sequence.shared_blocks))
+        self._take_chunk(sequence, new, first=True)
         return new
 
-    def _admit(self, budget: int, now_s: float) -> None:
-        """Start waiting sequences in order, as far as places, budget and blocks go."""
-        cache = self.cache
-        while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
-            sequence = self.waiting[0]
-            known = sequence.known_tokens
-            if cache.rule.blocks(known) > cache.free_blocks:
-                return
-            new = min(known, budget)
-            cache.take(cache.rule.blocks(new))
-            self.waiting.popleft()
-            if not sequence.preemptions:
-                sequence.first_scheduled_s = now_s
-            self._admitted += 1
-            sequence.ticket = self._admitted
-            self.running[self._admitted] = sequence
-            self._chunk(sequence, new)
-            budget -= new
-
-    def _chunk(self, sequence: Sequence, new: int) -> None:
+    def _take_chunk(self, sequence: Sequence, new: int, *, first: bool = False) -> bool:
+        """Hold the blocks of a chunk of a prompt and put it into the step; False where they are short."""
+        done, shared = sequence.computed_tokens, sequence.shared_blocks
+        if self._grows:
+            blocks = self.cache.rule.blocks
+            before = 0 if first else max(0, blocks(done) - shared)
+            if not self.cache.take(max(0, blocks(done + new) - shared) - before):
+                return False
+        if sequence.prefix:
+            self._share(sequence, done + new, min(done + new, sequence.prompt_tokens))
         self._chunks.append((sequence, new))
-        done = sequence.computed_tokens + new == sequence.known_tokens
-        self._prefilling = None if done else sequence
+        self._prefilling = None if done + new == sequence.known_tokens else sequence
+        return True
 
     def _first_token(self, sequence: Sequence, now_s: float) -> None:
         """A prefill ends with a token: the first, or after a preemption the next."""
@@ -192,15 +325,38 @@ class Replica:
             sequence.first_token_s = now_s
         else:
             sequence.stalls_s.append(now_s - sequence.last_token_s)
+        sequence.last_token_s = now_s
 
-    def _work(self, horizon: int) -> Work:
-        decoding, context = self._decoding, self._decoding.context_tokens
+    def _late_ones(self, now_s: float) -> tuple[tuple[float, int], ...]:
+        """Who stood still while others were prefilled, now that decoding goes on."""
+        joined, self._joined = self._joined, {}
+        late = [(since, count) for since, count in joined.items() if since < now_s and count]
+        stood = self._decoding.count - sum(joined.values())
+        if self._decoded_s < now_s and stood:
+            late.append((self._decoded_s, stood))
+        return tuple(late)
+
+    def _horizon(self) -> int:
+        """Steps for which the decision stands."""
+        if self._chunks or self._preempted or (self._estimate and self.waiting):
+            return 1
+        if not self._decoding.count:
+            return FOREVER
+        steps = self._decoding.horizon()
+        return self._decoding.steps_within(steps, self.cache.free_blocks + self._booked)
+
+    def _work(self, horizon: int, late: tuple[tuple[float, int], ...]) -> Work:
+        decoding, context = self._decoding, 0
         prefill: tuple[PrefillChunk, ...] = ()
         finishing = 0
         if self._chunks:
             prefill = tuple([PrefillChunk(new, sequence.computed_tokens) for sequence, new in self._chunks])
-            context += sum([chunk.context_tokens for chunk in prefill])
+            context = sum([chunk.context_tokens for chunk in prefill])
             finishing = len(prefill) - (self._prefilling is not None)
-        growth = decoding.read_growth() if horizon > 1 else ()
-        batch = Batch(decoding.count, decoding.reads(), prefill, finishing, growth)
-        return Work(batch, horizon, context, self.cache.used_blocks, len(self.running), len(self.waiting))
+        if self._decoders:
+            context += decoding.context_tokens
+            growth = decoding.read_growth() if horizon > 1 else ()
+            batch = Batch(self._decoders, decoding.reads(), prefill, finishing, growth)
+        else:
+            batch = Batch(0, decoding.no_reads, prefill, finishing, decoding.no_reads)
+        return Work(batch, horizon, context, self.cache.used_blocks, len(self.running), len(self.waiting), late)

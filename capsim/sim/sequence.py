@@ -1,22 +1,25 @@
 """A request inside the cluster: what the client asked for, where it stands, and what has happened to it so far."""
 
+from capsim.workload.requests import Request
+
 NEVER = float("nan")
 
 
 class Sequence:
     """One request. Times are simulated seconds, NaN until they happen.
 
-    ``stalls_s`` are the gaps between two of its tokens that spanned more than one step (a preemption). The true
+    ``stalls_s`` are the gaps between two of its tokens that a preemption made longer than a step. The true
     ``output_tokens`` is for the node that counts tokens; queues, schedulers and routers see ``max_tokens``.
     ``ticket`` orders the running sequences of a replica by admission; ``base`` is the context less the replica's
-    clock while the sequence decodes, and ``pieces`` what it adds to the sums that its replica keeps.
+    clock while the sequence decodes, and ``pieces`` what it adds to the sums that its replica keeps. It holds the
+    first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all.
     """
 
     __slots__ = (
         "arrival_s", "base", "cached_tokens", "computed_tokens", "decoding", "enqueued_s", "finished_s",
         "first_scheduled_s", "first_token_s", "generated_tokens", "last_token_s", "max_tokens", "node", "outcome",
-        "output_tokens", "pieces", "preemptions", "prompt_tokens", "rank", "reason", "request", "session", "settled",
-        "stalls_s", "ticket", "turn",
+        "output_tokens", "pieces", "preemptions", "prefix", "prompt_tokens", "rank", "reason", "request", "runs",
+        "session", "settled", "shared_blocks", "stalls_s", "ticket", "turn",
     )  # fmt: skip
 
     base: int
@@ -24,21 +27,17 @@ class Sequence:
     settled: bool
     ticket: int
 
-    def __init__(
-        self, request: int, session: int, turn: int, prompt_tokens: int, output_tokens: int, max_tokens: int,
-        arrival_s: float,
-    ) -> None:  # fmt: skip
-        self.request = request
+    def __init__(self, number: int, session: int, turn: int, request: Request, arrival_s: float) -> None:
+        self.request = number
         self.session = session
         self.turn = turn
-        self.prompt_tokens = prompt_tokens
-        self.output_tokens = output_tokens
-        self.max_tokens = max_tokens
+        self.prompt_tokens, self.output_tokens, self.max_tokens, _, self.prefix = request
         self.arrival_s = arrival_s
         self.enqueued_s = self.first_scheduled_s = self.first_token_s = NEVER
         self.last_token_s = self.finished_s = NEVER
         self.node = self.rank = -1
         self.computed_tokens = self.generated_tokens = self.cached_tokens = self.preemptions = 0
+        self.runs = self.shared_blocks = 0
         self.stalls_s: list[float] = []
         self.outcome, self.reason = "unfinished", ""
         self.decoding = False

@@ -1,7 +1,8 @@
-"""What is simulated: like nodes behind a router, and what one data-parallel replica of them may do."""
+"""What is simulated: like nodes behind a router, and how one data-parallel replica of them schedules."""
 
 from dataclasses import dataclass
 
+from capsim.engine_spec import Reserve
 from capsim.llm import KVStream
 from capsim.memory import BlockRule
 from capsim.parallelism import Parallelism
@@ -9,33 +10,41 @@ from capsim.steptime import StepTimeModel
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a replica's scheduler allows. ``queue_limit`` counts requests that could not start at once.
+class Policy:
+    """How a replica schedules; the words are those of ``EngineSpec``.
+
+    ``queue_limit`` counts requests that could not start at once.
 
     Raises
     ------
     ValueError
-        The token budget is smaller than ``max_num_seqs``: some sequences would starve (vLLM refuses it too).
+        The token budget of a step that mixes prefill and decoding is smaller than ``max_num_seqs``: some sequences
+        would starve (vLLM refuses it too).
     """
 
     max_num_seqs: int
     max_num_batched_tokens: int
     queue_limit: int | None = None
+    prefill_first: bool = False
+    chunked_prefill: bool = True
+    joins_running: bool = True
+    reserve: Reserve = "prompt"
+    prefix_caching: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_num_batched_tokens < self.max_num_seqs:
+        if self.max_num_batched_tokens < self.max_num_seqs and not self.prefill_first:
             raise ValueError(f"max_num_batched_tokens {self.max_num_batched_tokens} is below {self.max_num_seqs} seqs")
 
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """``nodes`` like nodes. ``kv_blocks`` and the limits are those of one data-parallel replica."""
+    """``nodes`` like nodes. ``kv_blocks`` and the policy are those of one replica."""
 
     nodes: int
     layout: Parallelism
     kv_blocks: int
     block_rule: BlockRule
-    limits: Limits
+    policy: Policy
     max_context_tokens: int
     router: str
     model: StepTimeModel

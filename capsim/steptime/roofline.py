@@ -21,8 +21,9 @@ class Roofline:
     """Step time of one replica (``layout.tp`` ranks) of a model on a device.
 
     With ``layout.expert`` the other replicas of the node share the experts and are taken to run a batch of the same
-    composition in the same step. A step is a sum of products of counts and coefficients; the coefficients are worked
-    out here, once.
+    composition in the same step. A pipeline has a batch in each of its ``layout.pp`` stages; a step takes each batch
+    through all of them at the pace of the slowest, which has the most layers and the LM head. A step is a sum of
+    products of counts and coefficients; the coefficients are worked out here, once.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Roofline:
         self.model = model
         self.layout = layout
         self.efficiency = efficiency
+        self._stretch = layout.pp * math.ceil(model.layers / layout.pp) / model.layers
         self._bytes_per_s = device.memory_bytes_per_s * efficiency.memory_fraction
         self._link_bytes_per_s = (device.link_bytes_per_s or math.inf) * efficiency.link_fraction
         self._weigh_attention(kv_format, device.flops("bf16") * efficiency.flops_fraction)
@@ -79,28 +81,31 @@ class Roofline:
         for stream in streams:
             query_heads = stream.flops_per_read / (2 * stream.elements)
             extra = extra_s * query_heads * stream.layers / tp * stream.quantisable
-            self._read_s.append(stream_bytes(self.model, stream, kv_format, tp) / self._bytes_per_s + extra)
-            self._decode_s.append(stream.flops_per_read * stream.layers / tp / flops)
-            self._prefill_s.append(stream.flops_per_prefill_read * stream.layers / tp / flops)
-        self._write_s = write_s * sum(s.layers * heads_per_rank(s, tp) / s.ratio for s in streams)
+            read_s = stream_bytes(self.model, stream, kv_format, tp) / self._bytes_per_s + extra
+            self._read_s.append(read_s * self._stretch)
+            self._decode_s.append(stream.flops_per_read * stream.layers / tp / flops * self._stretch)
+            self._prefill_s.append(stream.flops_per_prefill_read * stream.layers / tp / flops * self._stretch)
+        self._write_s = write_s * self._stretch * sum(s.layers * heads_per_rank(s, tp) / s.ratio for s in streams)
 
     def _weigh_matrices(self, weights: WeightFormat, flops: float) -> None:
         """Attention projections, dense layers, shared experts, routers; the LM head by sequences, not tokens."""
         model, tp = self.model, self.layout.tp
-        parameters = (model.attention_parameters + model.dense_parameters) / tp
-        head = model.embedding_parameters / tp
+        parameters = (model.attention_parameters + model.dense_parameters) / tp * self._stretch
+        head = model.embedding_parameters / tp * self.layout.pp
         read = parameters * weights.dense_bytes + head * weights.embedding_bytes
         self._dense_read_s = read / self._bytes_per_s
         self._dense_token_s = 2.0 * parameters / flops
         self._head_s = 2.0 * head / flops
         if model.experts:
-            ranks = self.layout.devices if self.layout.expert else tp
-            share = self._imbalance() * model.experts.layers * model.expert_parameters / ranks
+            ranks = self.layout.expert_ranks if self.layout.expert else tp
+            share = self._stretch * self._imbalance() * model.experts.layers * model.expert_parameters / ranks
             self._expert_read_s = share * weights.experts_bytes / self._bytes_per_s
             self._expert_token_s = 2.0 * share * model.experts.top_k / flops
 
     def _weigh_links(self) -> None:
-        """Two ring all-reduces a layer over tp ranks; a dispatch and a combine a layer for expert parallelism."""
+        """Two ring all-reduces a layer over tp ranks, a dispatch and a combine a layer for expert parallelism, and the
+        activations that a pipeline hands from stage to stage.
+        """
         tp, ranks, experts = self.layout.tp, self.layout.expert_ranks, self.model.experts
         hidden_bytes = self.model.hidden * ACTIVATION_BYTES
         calls, moved = 0, 0.0
@@ -110,6 +115,8 @@ class Roofline:
         if experts and ranks > 1:
             calls += 2 * experts.layers
             moved += 2 * experts.layers * hidden_bytes * experts.top_k * (1 - 1 / ranks) / tp
+        calls += self.layout.pp - 1
+        moved += (self.layout.pp - 1) * hidden_bytes / tp
         self._link_s = calls * self.efficiency.collective_s
         self._link_token_s = moved / self._link_bytes_per_s
 

@@ -18,13 +18,22 @@ SAMPLE = 1024
 _PAUSES = stream(0, 0, "pauses").random((16 * CHUNK, 2))
 
 
+Run = tuple[int, int]
+"""A stretch of a context: a key that stands for all its tokens from the first on, and where the stretch ends."""
+
+
 class Request(NamedTuple):
-    """What a client sends, and how long its answer will be (known to the node that counts tokens, to nobody else)."""
+    """What a client sends, and how long its answer will be (known to the node that counts tokens, to nobody else).
+
+    ``prefix`` holds the runs of tokens that other requests may share, in order from the first token; the last may end
+    with the answer.
+    """
 
     prompt_tokens: int
     output_tokens: int
     max_tokens: int
     think_s: float
+    prefix: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
