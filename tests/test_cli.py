@@ -132,7 +132,7 @@ def test_other_formats(capsim, scenario, format_):
         ("kv_capacity_tokens=100", 3, "no request fits the KV pool"),
         ("workload.trace=gone.csv", 2, "a trace brings its own lengths"),
         ("workload={trace: gone.csv}", 2, "trace file not found"),
-        ("workload={trace: small.yaml}", 2, "not a readable CSV"),
+        ("workload={trace: small.yaml}", 2, "fit no known trace schema"),
         ("calibration=gone.yaml", 2, "gone.yaml calibration: file not found"),
         ("calibration=small.yaml", 2, "one entry of calibrations"),
         ("slo=5", 2, "slo: expected keys and values (got 5)"),

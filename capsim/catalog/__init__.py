@@ -20,6 +20,8 @@ from capsim.hardware import Device, Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.prices import Price
+from capsim.workload.figures import Figures
+from capsim.workload.profiles import RateProfile
 from capsim.workload.spec import Workload
 
 FOLDER = Path(__file__).parent
@@ -34,6 +36,8 @@ SPECS: dict[str, type[BaseModel]] = {
     "prices": Price,
     "calibrations": Efficiency,
     "workloads": Workload,
+    "traffic": Figures,
+    "profiles": RateProfile,
 }
 
 
@@ -83,6 +87,8 @@ class Catalog:
     prices: dict[str, Price]
     calibrations: dict[str, Efficiency]
     workloads: dict[str, Workload]
+    traffic: dict[str, Figures]
+    profiles: dict[str, RateProfile]
     provenance: dict[tuple[str, str], Provenance]
 
     def get(self, kind: str, key: str) -> Any:

@@ -10,13 +10,14 @@ import numpy as np
 from capsim.catalog import Catalog, Fact, load_catalog, load_entry
 from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
-from capsim.errors import Infeasible, Problem, ScenarioError, did_you_mean
+from capsim.errors import Infeasible, Problem, ScenarioError
 from capsim.hardware import Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
 from capsim.parallelism import Parallelism, divides
 from capsim.prices import Price
+from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
 from capsim.scenario.resolved import Resolved
 from capsim.scenario.source import Source, load, override, validate
 from capsim.scenario.spec import Scenario
@@ -26,7 +27,6 @@ NAMES = {
     "model": "models", "weights": "weight_formats", "kv_format": "kv_formats", "node": "nodes", "engine": "engines",
     "price": "prices",
 }  # fmt: skip
-DRAWN_BY_PRESET = ("arrival", "prompt_tokens", "output_tokens")
 
 
 def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
@@ -43,7 +43,8 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
     for assignment in overrides:
         override(source, assignment)
     catalog = load_catalog()
-    _apply_preset(source, catalog)
+    preset = apply_preset(source, catalog)
+    inline_profiles(source, catalog)
     unknown = _unknown_names(source, catalog)
     try:
         scenario = validate(Scenario, source.values, source)
@@ -51,21 +52,7 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
         raise ScenarioError([*error.problems, *unknown]) from error
     if unknown:
         raise ScenarioError(unknown)
-    return _checked_lengths(_look_up(scenario, _Lookup(source, catalog)))
-
-
-def _apply_preset(source: Source, catalog: Catalog) -> None:
-    """Fill in what the workload leaves to its preset; a trace replaces the preset's arrivals and lengths."""
-    given = source.values.get("workload")
-    if not isinstance(given, dict) or not isinstance(given.get("preset"), str):
-        return
-    preset = catalog.workloads.get(given["preset"])
-    if preset is None:
-        hint = did_you_mean(given["preset"], list(catalog.workloads))
-        raise ScenarioError([source.problem(("workload", "preset"), f"unknown preset '{given['preset']}'", hint)])
-    hidden = DRAWN_BY_PRESET if given.get("trace") is not None else ()
-    filled = {key: value for key, value in preset.model_dump(exclude_unset=True).items() if key not in hidden}
-    source.values["workload"] = {**filled, **given}
+    return _checked_lengths(_look_up(scenario, _Lookup(source, catalog, preset)))
 
 
 def _unknown_names(source: Source, catalog: Catalog) -> list[Problem]:
@@ -87,6 +74,7 @@ class _Lookup:
 
     source: Source
     catalog: Catalog
+    preset: tuple[str, Fact] | None = None
     problems: list[Problem] = field(default_factory=list)
     basis: dict[str, tuple[str, Fact]] = field(default_factory=dict)
 
@@ -106,11 +94,6 @@ class _Lookup:
         if self.problems:
             raise ScenarioError(self.problems)
 
-    def file(self, path: Path, place: str) -> Path:
-        """Paths in a scenario are relative to its file, paths of an override to where the user stands."""
-        given = any(place == key or place.startswith(key + ".") for key in self.source.overrides)
-        return path if given else self.source.path.parent / path
-
 
 def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     model = find.get("models", scenario.model, "model")
@@ -127,10 +110,8 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     find.check()
     assert efficiency is not None
     device = find.get("devices", node.device, "device")
-    if scenario.workload.preset:
-        find.basis["workload"] = (
-            scenario.workload.preset, find.catalog.provenance["workloads", scenario.workload.preset],
-        )  # fmt: skip
+    if find.preset is not None:
+        find.basis["workload"] = find.preset
     engine = _with_settings(engine, scenario)
 
     def at(layout: Parallelism) -> Resolved:
@@ -140,7 +121,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
         )  # fmt: skip
         return Resolved(
             scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
-            layout, budget, dict(find.basis),
+            layout, budget, dict(find.basis), () if trace is None else trace.warnings,
         )  # fmt: skip
 
     if scenario.parallelism is None:
@@ -155,7 +136,7 @@ def _check_workload(scenario: Scenario, find: _Lookup) -> None:
         for name in both:
             find.complain("a trace brings its own lengths: leave one of the two out", "workload", name)
         return
-    for name in DRAWN_BY_PRESET:
+    for name in ("arrival",) if workload.classes else DRAWN_BY_PRESET:
         if getattr(workload, name) is None:
             find.complain("is required where there is neither a preset nor a trace", "workload", name)
 
@@ -166,7 +147,7 @@ def _trace(scenario: Scenario, find: _Lookup) -> Trace | None:
         return None
     columns = None if workload.columns is None else workload.columns.model_dump()
     try:
-        return read_trace(find.file(workload.trace, "workload.trace"), columns)
+        return read_trace(find.source.file(workload.trace, "workload.trace"), columns)
     except ScenarioError as error:
         find.problems += error.problems
         return None
@@ -201,7 +182,7 @@ def _efficiency(scenario: Scenario, node: Node, find: _Lookup) -> Efficiency | N
     """The calibration file's coefficients, else the catalog's for this device and engine."""
     engine = scenario.engine or node.engine
     if scenario.calibration is not None:
-        path = find.file(scenario.calibration, "calibration")
+        path = find.source.file(scenario.calibration, "calibration")
         if not path.is_file():
             find.problems.append(Problem("file not found", path, key="calibration", hint=PATHS))
             return None

@@ -4,11 +4,13 @@ A draw turns two uniforms into a value, so that request ``i`` uses row ``i`` of 
 it, and a changed parameter moves every value in the same direction.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from scipy.special import ndtri
+
+from capsim import units
 
 Uniforms = np.ndarray
 """Shape (n, 2), each in [0, 1)."""
@@ -133,6 +135,22 @@ Distribution = Annotated[
     Constant | Uniform | Exponential | Geometric | Lognormal | Grid | Mixture, Field(discriminator="kind")
 ]
 Part.model_rebuild()
+
+
+def _number_as_constant(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"kind": "constant", "value": value}
+    return value
+
+
+def _duration_as_constant(value: Any) -> Any:
+    return _number_as_constant(units.parse(value, "s") if isinstance(value, str) else value)
+
+
+Tokens = Annotated[Distribution, BeforeValidator(_number_as_constant)]
+"""A distribution of token counts; a bare number is always that many."""
+ThinkTime = Annotated[Distribution, BeforeValidator(_duration_as_constant)]
+"""A distribution of seconds; a bare duration is always that long."""
 
 
 def draw_tokens(distribution: Distribution, uniforms: Uniforms) -> np.ndarray:

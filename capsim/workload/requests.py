@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
 
+from capsim.workload.classes import Superposed, class_lengths, mixed, superposed_arrivals
 from capsim.workload.distributions import Distribution, draw_tokens
-from capsim.workload.spec import Closed, ConstantRate, Poisson, Workload
+from capsim.workload.drawing import CHUNK, take, times
+from capsim.workload.spec import Closed, Workload
 from capsim.workload.streams import stream
 from capsim.workload.traces import Trace
 
-CHUNK = 4096
 DEFAULT_REQUESTS = 2000
 SAMPLE = 1024
 _PAUSES = stream(0, 0, "pauses").random((16 * CHUNK, 2))
@@ -63,25 +64,29 @@ Traffic = OpenArrivals | ClosedLoop
 
 def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Traffic:
     """One replication's requests. ``workload`` must be complete: an arrival and lengths, or a trace."""
-    drawn = _draws(workload, trace, seed, replication)
     if isinstance(workload.arrival, Closed):
         limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
+        drawn = _draws(workload, trace, seed, replication)
         return ClosedLoop(_starts(workload, seed, replication), drawn, limit, workload.duration_s or np.inf)
     if trace is not None and workload.arrival is None:
-        count = min(len(trace), workload.requests or len(trace))
-        count = int(np.searchsorted(trace.arrival_s[:count], workload.duration_s or np.inf))
-        rows = _requests(trace.prompt_tokens[:count], trace.output_tokens[:count], np.zeros(count), workload)
-        return OpenArrivals(trace.arrival_s[:count], rows, workload.max_in_flight)
-    arrival_s = _arrivals(workload, seed, replication)
+        first = min(len(trace), workload.requests or len(trace))
+        first = int(np.searchsorted(trace.arrival_s[:first], workload.duration_s or np.inf))
+        rows = _requests(trace.prompt_tokens[:first], trace.output_tokens[:first], np.zeros(first), workload)
+        return OpenArrivals(trace.arrival_s[:first], rows, workload.max_in_flight)
+    arrival_s, classes = draw_arrivals(workload, seed, replication)
+    drawn = _draws(workload, trace, seed, replication, classes)
     return OpenArrivals(arrival_s, islice(drawn, len(arrival_s)), workload.max_in_flight)
 
 
 def with_users(workload: Workload, users: int, requests: int, warmup_requests: int) -> Workload:
     """The same people and lengths in a closed loop of ``users``."""
     changed = {
-        "arrival": Closed(kind="closed", users=users), "requests": requests, "warmup_requests": warmup_requests,
-        "duration_s": None, "max_in_flight": None,
-    }  # fmt: skip
+        "arrival": Closed(kind="closed", users=users, classes=workload.classes or None),
+        "requests": requests,
+        "warmup_requests": warmup_requests,
+        "duration_s": None,
+        "max_in_flight": None,
+    }
     return workload.model_copy(update=changed)
 
 
@@ -89,43 +94,63 @@ def sample_lengths(workload: Workload, trace: Trace | None) -> tuple[np.ndarray,
     """Prompt and output tokens of some requests, shape (n,) each; of all of them where there is a trace."""
     if trace is not None:
         return trace.prompt_tokens, trace.output_tokens
-    requests = list(islice(_draws(workload, None, 0, 0), SAMPLE))
-    return np.array([r.prompt_tokens for r in requests]), np.array([r.output_tokens for r in requests])
+    return draw_lengths(workload, SAMPLE)
 
 
-def _arrivals(workload: Workload, seed: int, replication: int) -> np.ndarray:
-    """Arrival times, shape (n,)."""
+def draw_lengths(workload: Workload, requests: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt and output tokens of ``requests`` requests, shape (n,) each, drawn from the workload's distributions."""
+    chunks = list(islice(_columns(workload, None, 0, 0), -(-requests // CHUNK)))
+    prompt, output, _ = (np.concatenate(column)[:requests] for column in zip(*chunks, strict=True))
+    return prompt, output if workload.max_tokens is None else np.minimum(output, workload.max_tokens)
+
+
+def draw_arrivals(workload: Workload, seed: int, replication: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Arrival times of an open workload and, where it has classes, the class of each. Shape (n,)."""
     arrival = workload.arrival
-    assert isinstance(arrival, (Poisson, ConstantRate))
-    generator = stream(seed, replication, "arrivals")
-    limit = workload.requests or DEFAULT_REQUESTS
-    parts, last, count = [], 0.0, 0
-    while True:
-        gaps = np.ones(CHUNK) if arrival.kind == "constant" else -np.log1p(-generator.random(CHUNK))
-        parts.append(last + np.cumsum(gaps) / arrival.rate_per_s)
-        last, count = float(parts[-1][-1]), count + CHUNK
-        if workload.duration_s is not None and last > workload.duration_s:
-            times = np.concatenate(parts)
-            return times[times <= workload.duration_s]
-        if workload.duration_s is None and count >= limit:
-            return np.concatenate(parts)[:limit]
+    assert arrival is not None
+    assert not isinstance(arrival, Closed)
+    limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
+    if isinstance(arrival, Superposed):
+        return superposed_arrivals(arrival, limit, workload.duration_s, seed, replication)
+    return take(times(arrival, stream(seed, replication, "arrivals")), limit, workload.duration_s), None
 
 
-def _draws(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Iterator[Request]:
-    """Requests without end. Lengths come from the distributions, or are pairs drawn from the trace's rows."""
-    prompts, outputs, thinks = (stream(seed, replication, name) for name in ("prompt", "output", "think"))
-    while True:
-        if trace is None:
+def _draws(
+    workload: Workload, trace: Trace | None, seed: int, replication: int, classes: np.ndarray | None = None
+) -> Iterator[Request]:
+    """Requests without end."""
+    for prompt, output, think_s in _columns(workload, trace, seed, replication, classes):
+        yield from _requests(prompt, output, think_s, workload)
+
+
+def _columns(
+    workload: Workload, trace: Trace | None, seed: int, replication: int, classes: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Chunks of prompts, outputs and pauses, without end.
+
+    Lengths come from the distributions, or are pairs drawn from the trace's rows, or are those of a client class:
+    the requests' ``classes`` where they are known, else one drawn for each.
+    """
+    prompts, outputs, thinks, kinds = (
+        stream(seed, replication, name) for name in ("prompt", "output", "think", "class")
+    )
+    for start in count(0, CHUNK):
+        for_prompt, for_output = prompts.random((CHUNK, 2)), outputs.random((CHUNK, 2))
+        if trace is not None:
+            rows = (for_prompt[:, 0] * len(trace)).astype(int)
+            prompt, output = trace.prompt_tokens[rows], trace.output_tokens[rows]
+        elif workload.classes:
+            drawn = mixed(workload.classes, kinds.random(CHUNK))
+            chosen = drawn if classes is None else classes[start : start + CHUNK]
+            prompt, output = class_lengths(workload.classes, chosen, for_prompt, for_output)
+        else:
             assert workload.prompt_tokens is not None
             assert workload.output_tokens is not None
-            prompt = draw_tokens(workload.prompt_tokens, prompts.random((CHUNK, 2)))
-            output = draw_tokens(workload.output_tokens, outputs.random((CHUNK, 2)))
-        else:
-            rows = (prompts.random((CHUNK, 2))[:, 0] * len(trace)).astype(int)
-            prompt, output = trace.prompt_tokens[rows], trace.output_tokens[rows]
+            prompt = draw_tokens(workload.prompt_tokens, for_prompt)
+            output = draw_tokens(workload.output_tokens, for_output)
         uniforms = thinks.random((CHUNK, 2))
-        think = np.zeros(CHUNK) if workload.think_s is None else workload.think_s.draw(uniforms)
-        yield from _requests(prompt, output, think, workload)
+        think_s = np.zeros(CHUNK) if workload.think_s is None else workload.think_s.draw(uniforms)
+        yield prompt, output, think_s
 
 
 def _requests(prompt: np.ndarray, output: np.ndarray, think_s: np.ndarray, workload: Workload) -> Iterator[Request]:

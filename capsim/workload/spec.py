@@ -1,57 +1,45 @@
 """What arrives: when, how long the prompts and the answers are, and when it ends."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from capsim import units
 from capsim.hardware import PositiveSeconds
-from capsim.workload.distributions import Distribution
-
-
-def _number_as_constant(value: Any) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return {"kind": "constant", "value": value}
-    return value
-
-
-def _duration_as_constant(value: Any) -> Any:
-    return _number_as_constant(units.parse(value, "s") if isinstance(value, str) else value)
-
-
-Tokens = Annotated[Distribution, BeforeValidator(_number_as_constant)]
-"""A distribution of token counts; a bare number is always that many."""
-ThinkTime = Annotated[Distribution, BeforeValidator(_duration_as_constant)]
-"""A distribution of seconds; a bare duration is always that long."""
+from capsim.workload.arrivals import (
+    ConstantRate,
+    Gamma,
+    OnOff,
+    Poisson,
+    Profile,
+    Ramp,
+    Spike,
+    Weibull,
+    Windows,
+)
+from capsim.workload.classes import ClientClass, Superposed
+from capsim.workload.distributions import ThinkTime, Tokens
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Poisson(_Spec):
-    """Arrivals at random, ``rate_per_s`` on average."""
-
-    kind: Literal["poisson"]
-    rate_per_s: float = Field(gt=0)
-
-
-class ConstantRate(_Spec):
-    """Arrivals every ``1 / rate_per_s`` seconds."""
-
-    kind: Literal["constant"]
-    rate_per_s: float = Field(gt=0)
-
-
 class Closed(_Spec):
-    """``users`` who each wait for their answer, think, and ask again. A closed loop throttles itself."""
+    """``users`` who each wait for their answer, think, and ask again. A closed loop throttles itself.
+
+    Where there are ``classes``, each request is of one of them, in proportion to their rates.
+    """
 
     kind: Literal["closed"]
     users: PositiveInt
+    classes: tuple[ClientClass, ...] | None = Field(None, min_length=1)
 
 
-Arrival = Annotated[Poisson | ConstantRate | Closed, Field(discriminator="kind")]
+Arrival = Annotated[
+    Poisson | ConstantRate | Gamma | Weibull | OnOff | Profile | Windows | Spike | Ramp | Superposed | Closed,
+    Field(discriminator="kind"),
+]
 
 
 class TraceColumns(_Spec):
@@ -60,6 +48,10 @@ class TraceColumns(_Spec):
     arrival: str
     prompt_tokens: str
     output_tokens: str
+    session: str | None = None
+    turn: str | None = None
+    think_s: str | None = None
+    request_class: str | None = None
 
 
 class Workload(_Spec):
@@ -94,4 +86,11 @@ class Workload(_Spec):
             raise ValueError(f"warmup_requests {self.warmup_requests} leave none of {self.requests} requests to count")
         if isinstance(self.arrival, Closed) and self.max_in_flight is not None:
             raise ValueError("max_in_flight caps open arrivals; a closed loop has never more than its users inside")
+        if self.classes and any(given is not None for given in (self.prompt_tokens, self.output_tokens, self.trace)):
+            raise ValueError("classes bring their own lengths: leave prompt_tokens, output_tokens and trace out")
         return self
+
+    @property
+    def classes(self) -> tuple[ClientClass, ...]:
+        """The client classes that bring the lengths; none where the workload has lengths of its own."""
+        return (self.arrival.classes or ()) if isinstance(self.arrival, (Superposed, Closed)) else ()

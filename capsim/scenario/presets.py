@@ -1,0 +1,79 @@
+"""What a workload takes from elsewhere: what its preset fills in, and the rates of its profiles."""
+
+from pathlib import Path
+from typing import Any
+
+from capsim.catalog import Catalog, Fact, load_entry
+from capsim.errors import ScenarioError, did_you_mean
+from capsim.scenario.source import Location, Source
+from capsim.workload.profiles import read_rates
+from capsim.workload.spec import Workload
+from capsim.workload.traces import PATHS
+
+DRAWN_BY_PRESET = ("arrival", "prompt_tokens", "output_tokens")
+
+
+def apply_preset(source: Source, catalog: Catalog) -> tuple[str, Fact] | None:
+    """Fill in what the workload leaves to its preset; a trace replaces the preset's arrivals and lengths.
+
+    A preset is an entry of the catalog or a file with one, as ``capsim trace fit`` writes it. Returns its name and the
+    fact behind it.
+    """
+    given = source.values.get("workload")
+    if not isinstance(given, dict) or not isinstance(given.get("preset"), str):
+        return None
+    name = given["preset"]
+    fact: Fact
+    if name in catalog.workloads:
+        preset, fact = catalog.workloads[name], catalog.provenance["workloads", name]
+    else:
+        preset, fact = _preset_of_file(name, source, catalog)
+        given = {key: value for key, value in given.items() if key != "preset"}
+    hidden = DRAWN_BY_PRESET if given.get("trace") is not None else ()
+    filled = {key: value for key, value in preset.model_dump(exclude_unset=True).items() if key not in hidden}
+    source.values["workload"] = {**filled, **given}
+    return name, fact
+
+
+def _preset_of_file(name: str, source: Source, catalog: Catalog) -> tuple[Workload, Fact]:
+    place = ("workload", "preset")
+    if not name.endswith((".yaml", ".yml")):
+        hint = did_you_mean(name, list(catalog.workloads))
+        raise ScenarioError([source.problem(place, f"unknown preset '{name}'", hint)])
+    path = source.file(Path(name), "workload.preset")
+    if not path.is_file():
+        raise ScenarioError([source.problem(place, f"no file {path}", PATHS)])
+    return load_entry(path, "workloads")
+
+
+def inline_profiles(source: Source, catalog: Catalog) -> None:
+    """Put the rates in the place of a profile's catalog key or file, so that the scenario stands alone."""
+    workload = source.values.get("workload")
+    arrival = workload.get("arrival") if isinstance(workload, dict) else None
+    if not isinstance(arrival, dict):
+        return
+    place: Location = ("workload", "arrival")
+    _inline(arrival, place, source, catalog)
+    classes = arrival.get("classes")
+    for index, one in enumerate(classes if isinstance(classes, (list, tuple)) else ()):
+        if isinstance(one, dict) and isinstance(one.get("arrival"), dict):
+            _inline(one["arrival"], (*place, "classes", index, "arrival"), source, catalog)
+
+
+def _inline(arrival: dict[str, Any], place: Location, source: Source, catalog: Catalog) -> None:
+    """Look up one profile. What does not fit its schema is left for the schema to refuse."""
+    name, file = arrival.get("profile"), arrival.get("file")
+    if arrival.get("kind") != "profile" or arrival.get("rates") is not None or (name is None) == (file is None):
+        return
+    if isinstance(name, str):
+        profile = catalog.profiles.get(name)
+        if profile is None:
+            hint = did_you_mean(name, list(catalog.profiles))
+            raise ScenarioError([source.problem((*place, "profile"), f"unknown profile '{name}'", hint)])
+        found = profile.model_dump(include={"rates", "period_s", "mean_rate_per_s"})
+        arrival.update({key: value for key, value in found.items() if arrival.get(key) is None})
+        del arrival["profile"]
+    elif isinstance(file, (str, Path)):
+        path = source.file(Path(file), ".".join(map(str, (*place, "file"))))
+        arrival["rates"] = read_rates(path, str(arrival.pop("column", "rate_per_s")))
+        del arrival["file"]

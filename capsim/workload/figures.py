@@ -1,0 +1,105 @@
+"""What a stream of requests looks like from outside: its rate, how it clumps, how long its requests are."""
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+SMALLEST_SAMPLE = 10
+
+
+class Lengths(BaseModel):
+    """Tokens of prompts or of answers; what is not known is None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Figures(BaseModel):
+    """Arrivals and lengths in figures; what is not known, or needs a longer stream, is None.
+
+    ``cv`` is the coefficient of variation of the gaps, ``cv_in_minute`` that of the gaps inside one minute (its mean
+    over minutes, weighted by gaps). ``idc_…`` is the variance of the counts in windows of that length over their mean:
+    1 for Poisson arrivals at every length.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_per_s: float | None = None
+    cv: float | None = None
+    cv_in_minute: float | None = None
+    idc_1s: float | None = None
+    idc_10s: float | None = None
+    idc_60s: float | None = None
+    peak_to_mean_minute: float | None = None
+    prompt_tokens: Lengths = Lengths()
+    output_tokens: Lengths = Lengths()
+
+    @property
+    def idc(self) -> tuple[float | None, ...]:
+        return self.idc_1s, self.idc_10s, self.idc_60s
+
+
+def figures(
+    arrival_s: np.ndarray, prompt_tokens: np.ndarray, output_tokens: np.ndarray, span_s: float | None = None
+) -> Figures:
+    """Figures of a stream observed for ``span_s`` from zero, by default until its last arrival."""
+    span_s = float(arrival_s[-1]) if span_s is None else span_s
+    idc_1s, idc_10s, idc_60s = (index_of_dispersion(arrival_s, window_s, span_s) for window_s in (1.0, 10.0, 60.0))
+    return Figures(
+        rate_per_s=len(arrival_s) / span_s if span_s > 0 else None,
+        cv=variation(np.diff(arrival_s)),
+        cv_in_minute=_variation_in_minutes(arrival_s),
+        idc_1s=idc_1s,
+        idc_10s=idc_10s,
+        idc_60s=idc_60s,
+        peak_to_mean_minute=_peak_to_mean(arrival_s, span_s),
+        prompt_tokens=lengths(prompt_tokens),
+        output_tokens=lengths(output_tokens),
+    )
+
+
+def lengths(tokens: np.ndarray) -> Lengths:
+    p50, p95, p99 = np.quantile(tokens, [0.5, 0.95, 0.99]).tolist()
+    return Lengths(mean=float(tokens.mean()), p50=p50, p95=p95, p99=p99)
+
+
+def variation(gaps_s: np.ndarray) -> float | None:
+    """Standard deviation over mean."""
+    if len(gaps_s) < SMALLEST_SAMPLE or gaps_s.mean() == 0:
+        return None
+    return float(gaps_s.std() / gaps_s.mean())
+
+
+def index_of_dispersion(arrival_s: np.ndarray, window_s: float, span_s: float) -> float | None:
+    """Variance over mean of the counts in the whole windows of the span; None where there are too few."""
+    counts = _counts(arrival_s, window_s, span_s)
+    if len(counts) < SMALLEST_SAMPLE or not counts.any():
+        return None
+    return float(counts.var() / counts.mean())
+
+
+def _counts(arrival_s: np.ndarray, window_s: float, span_s: float) -> np.ndarray:
+    windows = int(span_s // window_s)
+    inside = arrival_s[arrival_s < windows * window_s]
+    # A span of years in windows of seconds would not fit in memory, and says nothing.
+    if windows > 10**8:
+        return np.empty(0)
+    return np.bincount((inside / window_s).astype(np.int64), minlength=windows)[:windows]
+
+
+def _variation_in_minutes(arrival_s: np.ndarray) -> float | None:
+    minutes = arrival_s // 60
+    gaps_s, inside = np.diff(arrival_s), minutes[1:] == minutes[:-1]
+    starts = np.flatnonzero(np.diff(minutes[1:][inside], prepend=-1))
+    parts = [part for part in np.split(gaps_s[inside], starts[1:]) if variation(part) is not None]
+    if not parts:
+        return None
+    return float(np.average([variation(part) or 0.0 for part in parts], weights=[len(part) for part in parts]))
+
+
+def _peak_to_mean(arrival_s: np.ndarray, span_s: float) -> float | None:
+    counts = _counts(arrival_s, 60.0, span_s)
+    return None if not counts.any() else float(counts.max() / counts.mean())
