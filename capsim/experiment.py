@@ -182,6 +182,7 @@ def _nodes(
             "capacity_tokens": resolved.capacity_tokens, "peak_tokens": int(peak),
             "mean_utilisation": use["kv_mean_utilisation"],
             "hit_rate": totals["cached_tokens"] / totals["prompt_tokens"] if totals["prompt_tokens"] else 0.0,
+            "evicted_blocks": sum(r.records.evicted_blocks for r in replications),
         },
         "preemptions": totals["preemptions"],
         "steps": totals["steps"],

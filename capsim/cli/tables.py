@@ -96,9 +96,12 @@ def _latency_rows(summary: dict[str, Any]) -> Rows:
 
 def _fleet_rows(summary: dict[str, Any]) -> Rows:
     kv, shares = summary["kv"], summary["step_time_share"]
+    caches = kv["hit_rate"] > 0 or kv["evicted_blocks"] > 0
+    hits = [["Prefix cache", f"{kv['hit_rate']:.1%} of prompt tokens, {kv['evicted_blocks']:,} blocks evicted"]]
     busiest = sorted(((share, name) for name, share in shares.items() if share and share == share), reverse=True)
     return [
         ["KV cache", f"{units.count(kv['capacity_tokens'])} tokens, mean use {kv['mean_utilisation']:.1%}"],
+        *(hits if caches else []),
         ["Preemptions", f"{summary['preemptions']:,}"],
         ["In flight", f"{summary['in_flight']:.3g} sequences on average"],
         ["Utilisation", f"{summary['utilisation']:.1%} of throughput at saturation, "

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +71,9 @@ def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int
     if trace is not None and workload.arrival is None:
         first = min(len(trace), workload.requests or len(trace))
         first = int(np.searchsorted(trace.arrival_s[:first], workload.duration_s or np.inf))
-        rows = _requests(trace.prompt_tokens[:first], trace.output_tokens[:first], np.zeros(first), workload)
+        rows = _requests(
+            trace.prompt_tokens[:first], trace.output_tokens[:first], np.zeros(first), workload, _chains(trace)
+        )
         return OpenArrivals(trace.arrival_s[:first], rows, workload.max_in_flight)
     arrival_s, classes = draw_arrivals(workload, seed, replication)
     drawn = _draws(workload, trace, seed, replication, classes)
@@ -153,12 +155,29 @@ def _columns(
         yield prompt, output, think_s
 
 
-def _requests(prompt: np.ndarray, output: np.ndarray, think_s: np.ndarray, workload: Workload) -> Iterator[Request]:
+def _chains(trace: Trace) -> Iterator[tuple[Run, ...]]:
+    """For each request of a trace the runs of its prompt: none where the trace has no hashes."""
+    hashes = trace.prefix_hashes
+    if hashes is None:
+        yield from repeat((), len(trace))
+        return
+    for request, prompt in enumerate(trace.prompt_tokens.tolist()):
+        keys = hashes.of(request).tolist()
+        yield tuple([(key, min(end, prompt)) for key, end in zip(keys, count(hashes.tokens, hashes.tokens))])
+
+
+def _requests(
+    prompt: np.ndarray,
+    output: np.ndarray,
+    think_s: np.ndarray,
+    workload: Workload,
+    prefixes: Iterable[tuple[Run, ...]] = repeat(()),
+) -> Iterator[Request]:
     """Requests from columns; answers end at ``max_tokens`` where the workload caps them."""
     cap = workload.max_tokens
     given = output if cap is None else np.minimum(output, cap)
     longest = given if cap is None else np.full(len(output), cap)
-    return map(Request, prompt.tolist(), given.tolist(), longest.tolist(), think_s.tolist())
+    return map(Request, prompt.tolist(), given.tolist(), longest.tolist(), think_s.tolist(), prefixes)
 
 
 def _starts(workload: Workload, seed: int, replication: int) -> np.ndarray:
