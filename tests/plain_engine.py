@@ -6,9 +6,9 @@ It is the reference for ``capsim.sim.engine``: the same rules, no aggregates, no
 from collections import deque
 from functools import partial
 
+from capsim.sim import retraction
 from capsim.sim.clients import start
 from capsim.sim.cluster import Cluster
-from capsim.sim.retraction import CLIP_TOKENS, DECAY_STEPS, FIRST_SHARE, LAST_SHARE, ROOM_STEPS
 from capsim.steptime import Batch, PrefillChunk
 
 
@@ -100,7 +100,7 @@ class PlainReplica:
         self.waiting = deque()
         self.running = []
         self.producers = set()  # those whose last step made a token
-        self.share, self.decode_steps = FIRST_SHARE, 0
+        self.share, self.decode_steps = retraction.FIRST_SHARE, 0
 
     @property
     def in_flight(self):
@@ -196,7 +196,7 @@ class PlainReplica:
             return sum(self.rule.blocks(s.known_tokens) - self.rule.blocks(s.known_tokens - 1) for s in self.running)
 
         def fits():
-            room = self.cache.free_blocks * self.rule.block_tokens >= ROOM_STEPS * len(self.running)
+            room = self.cache.free_blocks * self.rule.block_tokens >= retraction.ROOM_STEPS * len(self.running)
             return (room or len(self.running) == 1) and needed() <= self.cache.free_blocks
 
         if needed() > self.cache.free_blocks:
@@ -204,7 +204,7 @@ class PlainReplica:
                 order = {sequence: place for place, sequence in enumerate(self.running)}
                 victim = min(self.running, key=lambda s: (s.generated_tokens, -s.prompt_tokens, -order[s]))
                 self.waiting.append(self.preempt(victim))
-            used = sum(sequence.generated_tokens + ROOM_STEPS for sequence in self.running)
+            used = sum(sequence.generated_tokens + retraction.ROOM_STEPS for sequence in self.running)
             self.share = min(1.0, used / sum(sequence.max_tokens for sequence in self.running))
             self.decode_steps = 0
         for sequence in self.running:
@@ -247,15 +247,16 @@ class PlainReplica:
 
     def wanted(self, sequence):
         return self.rule.blocks(
-            sequence.known_tokens + min(sequence.max_tokens - sequence.generated_tokens, CLIP_TOKENS)
+            sequence.known_tokens + min(sequence.max_tokens - sequence.generated_tokens, retraction.CLIP_TOKENS)
         )
 
     def expected(self):
         """Tokens that those inside are expected to ask for."""
-        share = max(LAST_SHARE, self.share - self.decode_steps * (FIRST_SHARE - LAST_SHARE) / DECAY_STEPS)
+        decay = (retraction.FIRST_SHARE - retraction.LAST_SHARE) / retraction.DECAY_STEPS
+        share = max(retraction.LAST_SHARE, self.share - self.decode_steps * decay)
         total = 0.0
         for sequence in self.running:
-            left = min(sequence.max_tokens - sequence.generated_tokens, CLIP_TOKENS)
+            left = min(sequence.max_tokens - sequence.generated_tokens, retraction.CLIP_TOKENS)
             if sequence.decoding:
                 total += left * share
             else:
@@ -314,7 +315,7 @@ class PlainReplica:
             self.share_runs(sequence, sequence.known_tokens - 1, sequence.known_tokens)
             self.cache.release(sequence, self.runs.pop(sequence))
         if not self.running:
-            self.share, self.decode_steps = FIRST_SHARE, 0
+            self.share, self.decode_steps = retraction.FIRST_SHARE, 0
         self.producers = producers
         return ended, late
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from capsim.llm import KVStream
 from capsim.sim.decoding import Decoding
 from capsim.sim.kvcache import NO_MATCH, KVCache, Match
-from capsim.sim.retraction import ROOM_STEPS, TokenEstimate
+from capsim.sim.retraction import TokenEstimate
 from capsim.sim.sequence import Sequence
 from capsim.sim.spec import Policy
 from capsim.steptime import FOREVER, Batch, PrefillChunk
@@ -200,7 +200,7 @@ class Replica:
             victim = estimate.victim(self.running, decoding.clock)
             self._preempt(victim, now_s)
             self.waiting.append(victim)
-            room = cache.free_blocks * cache.rule.block_tokens >= ROOM_STEPS * decoding.count
+            room = estimate.has_room(cache.free_blocks * cache.rule.block_tokens, decoding.count)
             if (room or decoding.count == 1) and cache.take(decoding.blocks(1)):
                 break
         self._booked = decoding.blocks(1)

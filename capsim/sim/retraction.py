@@ -33,7 +33,8 @@ class TokenEstimate:
 
     @property
     def share(self) -> float:
-        return max(LAST_SHARE, self._first - self._steps * (FIRST_SHARE - LAST_SHARE) / DECAY_STEPS)
+        decay = (FIRST_SHARE - LAST_SHARE) / DECAY_STEPS
+        return max(LAST_SHARE, self._first - self._steps * decay)
 
     def admits(
         self, sequence: Sequence, running: Mapping[int, Sequence], clock: int, free_blocks: int, shared: int,
@@ -53,6 +54,10 @@ class TokenEstimate:
     def victim(self, running: Mapping[int, Sequence], clock: int) -> Sequence:
         """Whom to retract first: the fewest tokens, then the longest prompt, then the youngest."""
         return min(running.values(), key=lambda s: (_generated(s, clock), -s.prompt_tokens, -s.ticket))
+
+    def has_room(self, free_tokens: int, staying: int) -> bool:
+        """Whether those who stay can go on for a while."""
+        return free_tokens >= ROOM_STEPS * staying
 
     def start_over(self, staying: Iterable[Sequence], clock: int) -> None:
         """Set the share anew from those who stay."""
