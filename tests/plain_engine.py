@@ -299,7 +299,7 @@ class PlainReplica:
             sequence.computed_tokens += new
             if sequence.computed_tokens < sequence.known_tokens:
                 continue
-            sequence.generated_tokens += 1
+            sequence.known_tokens += 1
             producers.append(sequence)
             if sequence.generated_tokens == 1:
                 sequence.first_token_s = now_s

@@ -31,39 +31,37 @@ class Decoding:
         self._growing = [0] * len(self._kinked)
         self._fixed = [0] * len(self._kinked)
         self._sums = [(self._kinked.index(s) if s.has_kinks else None, s.ratio) for s in streams]
+        self._one = len(streams) == 1 and not self._kinked and streams[0].ratio == 1
         self._simple = not self._kinked and (rule.settled_tokens == 0 or not grows)
         # Settled sequences take one block every block_tokens steps: by the clock's remainder, how many do.
         self._needs = [0] * rule.block_tokens
         self._settled = 0
         self._due = 0
 
-    @property
-    def context_tokens(self) -> int:
-        """Σ context in the step to come."""
-        return self._base_sum + self.count * self.clock
-
-    def reads(self) -> tuple[float, ...]:
-        """For each stream, the entries that the step to come reads in one layer."""
-        total, clock = self._base_sum + self.count * self.clock, self.clock
-        if not self._kinked:
-            return tuple([total / ratio for _, ratio in self._sums])
+    def sums(self) -> tuple[int, tuple[float, ...]]:
+        """Of the step to come: Σ context, and for each stream the entries it reads in one layer."""
+        clock = self.clock
+        total = self._base_sum + self.count * clock
+        if self._one:
+            return total, (total,)
         growing, fixed = self._growing, self._fixed
-        return tuple([(total if i is None else growing[i] * clock + fixed[i]) / ratio for i, ratio in self._sums])
+        reads = [(total if i is None else growing[i] * clock + fixed[i]) / ratio for i, ratio in self._sums]
+        return total, tuple(reads)
 
     def read_growth(self) -> tuple[float, ...]:
-        """For each stream, by how much ``reads`` grows from step to step until the next kink."""
-        if not self._kinked:
-            return tuple([self.count / ratio for _, ratio in self._sums])
+        """For each stream, by how much what a step reads grows from step to step until the next kink."""
+        if self._one:
+            return (self.count,)
         return tuple([(self.count if i is None else self._growing[i]) / ratio for i, ratio in self._sums])
 
     def add(self, sequence: Sequence) -> None:
         """Take in a sequence whose last token is known and not yet computed."""
-        sequence.base = base = sequence.prompt_tokens + sequence.generated_tokens - self.clock
+        sequence.base = base = sequence.known_tokens - self.clock
         sequence.decoding = True
         self.count += 1
         self._base_sum += base
-        left = sequence.output_tokens - sequence.generated_tokens
-        heappush(self._finishes, (self.clock + left, sequence.ticket, sequence))
+        last = sequence.prompt_tokens + sequence.output_tokens
+        heappush(self._finishes, (last - base, sequence.ticket, sequence))
         if self._simple:
             self._settled += 1
             self._needs[(1 - base) % self._block_tokens] += 1
@@ -71,7 +69,7 @@ class Decoding:
             self._place(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Let a sequence go before its end, between steps; its ``generated_tokens`` are brought up to date."""
+        """Let a sequence go before its end, between steps; its ``known_tokens`` are brought up to date."""
         if not self._simple and not sequence.settled:
             self._due -= self.needs_block(sequence)
         self._forget(sequence)
@@ -91,11 +89,17 @@ class Decoding:
                 self._place(sequence)
 
     def horizon(self) -> int:
-        """Steps until the next sequence ends or crosses a kink; at least one."""
-        until = self._top(self._finishes)
+        """Steps until the next sequence ends or crosses a kink; at least one. Somebody must be decoding."""
+        finishes = self._finishes
+        at, ticket, sequence = finishes[0]
+        until = at if sequence.decoding and sequence.ticket == ticket else self._top(finishes)
         if self._kinks:
             until = min(until, self._top(self._kinks))
         return until - self.clock
+
+    def next_blocks(self) -> int:
+        """Blocks that the step to come adds."""
+        return self._due + self._needs[self.clock % self._block_tokens] if self._grows else 0
 
     def blocks(self, steps: int) -> int:
         """Blocks that the next ``steps`` steps add; ``steps`` at most the horizon."""
@@ -113,7 +117,8 @@ class Decoding:
 
     def steps_within(self, steps: int, free_blocks: int) -> int:
         """How many of the next ``steps`` steps ``free_blocks`` allow."""
-        if self.blocks(steps) <= free_blocks:
+        at_most = self._due + (steps // self._block_tokens + 1) * self._settled
+        if at_most <= free_blocks or self.blocks(steps) <= free_blocks:
             return steps
         low, high = 0, steps  # blocks(low) fit, blocks(high) do not
         while high - low > 1:
@@ -144,7 +149,7 @@ class Decoding:
 
     def _forget(self, sequence: Sequence) -> None:
         """Take a sequence out of everything but the heaps, which notice by themselves."""
-        sequence.generated_tokens = sequence.base + self.clock - sequence.prompt_tokens
+        sequence.known_tokens = sequence.base + self.clock
         sequence.decoding = False
         self.count -= 1
         self._base_sum -= sequence.base

@@ -17,6 +17,7 @@ from capsim.sim.spec import ClusterSpec
 from capsim.steptime import StepTime
 
 OnEnd = Callable[[Sequence], None]
+NOT_LATE = (None, None)
 
 
 class Turn:
@@ -49,6 +50,7 @@ class Engine:
         self.replicas = [
             Replica(rank, KVCache(spec.kv_blocks, spec.block_rule), spec.policy, spec.streams) for rank in ranks
         ]
+        self._alone = len(self.replicas) == 1
         self._env = env
         self._priority = priority
         self._turn = turn
@@ -92,23 +94,18 @@ class Engine:
         """Start the run of steps that the replicas' schedules describe."""
         now = self._started_s = self._env.now
         works = self._works = [replica.begin(now) for replica in self.replicas]
-        steps = min([work.horizon for work in works])
-        self._first, self._growth_s, valid = self._slowest(steps)
-        self._first_s = self._first.total_s
-        self._steps = min(steps, valid)
-        self._at(self._elapsed_s(self._steps), self._end)
-
-    def _slowest(self, steps: int) -> tuple[StepTime, float, int]:
-        """The step that all wait for, its growth, and for how many steps it stays the slowest."""
+        steps = works[0].horizon if self._alone else min([work.horizon for work in works])
         if steps == 1:
-            return max([self._model.step_time(w.batch) for w in self._works], key=lambda time: time.total_s), 0.0, 1
-        runs = [self._model.decode_run(work.batch) for work in self._works]
-        first, growth_s, valid = max(runs, key=lambda run: run[0].total_s)
-        for other, other_growth_s, other_valid in runs:
-            valid = min(valid, other_valid)
-            if other_growth_s > growth_s:
-                valid = min(valid, 1 + int((first.total_s - other.total_s) / (other_growth_s - growth_s)))
-        return first, growth_s, valid
+            times = [self._model.step_time(work.batch) for work in works]
+            self._first, self._growth_s = times[0] if self._alone else max(times, key=_total_s), 0.0
+        else:
+            runs = [self._model.decode_run(work.batch) for work in works]
+            self._first, self._growth_s, valid = runs[0] if self._alone else _slowest(runs)
+            if valid < steps:
+                steps = valid
+        self._steps = steps
+        self._first_s = self._first.total_s
+        self._at(self._elapsed_s(steps), self._end)
 
     def _elapsed_s(self, steps: int) -> float:
         """From the start of the run to the end of its step number ``steps``."""
@@ -168,15 +165,27 @@ class Engine:
         growing_s = self._growth_s * (steps * (steps - 1) // 2)
         self._records.segments.append((
             self.node, replica.index, self._started_s, elapsed_s + growing_s, self._growth_s, steps,
-            batch.decode_sequences, batch.prefill_tokens, work.context_tokens, work.kv_blocks, kv_blocks_end,
+            batch.decode_sequences, work.prefill_tokens, work.context_tokens, work.kv_blocks, kv_blocks_end,
             work.running, work.waiting, first.bound, steps * first.attention_s + growing_s, steps * first.experts_s,
             steps * first.dense_s, steps * first.collectives_s, steps * first.overhead_s,
-            *self._late_gaps(work),
+            *(self._late_gaps(work) if work.late else NOT_LATE),
         ))  # fmt: skip
 
-    def _late_gaps(self, work: Work) -> tuple[list[float] | None, list[int] | None]:
+    def _late_gaps(self, work: Work) -> tuple[list[float], list[int]]:
         """Gaps that end with the first step of the run and began before it: seconds, and how many each."""
-        if not work.late:
-            return None, None
         first_end_s = self._started_s + self._first_s
         return [first_end_s - since_s for since_s, _ in work.late], [count for _, count in work.late]
+
+
+def _total_s(time: StepTime) -> float:
+    return time.total_s
+
+
+def _slowest(runs: list[tuple[StepTime, float, int]]) -> tuple[StepTime, float, int]:
+    """The run that all wait for, its growth, and for how many steps it stays the slowest."""
+    first, growth_s, valid = max(runs, key=lambda run: run[0].total_s)
+    for other, other_growth_s, other_valid in runs:
+        valid = min(valid, other_valid)
+        if other_growth_s > growth_s:
+            valid = min(valid, 1 + int((first.total_s - other.total_s) / (other_growth_s - growth_s)))
+    return first, growth_s, valid

@@ -29,6 +29,7 @@ class Work(NamedTuple):
 
     batch: Batch
     horizon: int
+    prefill_tokens: int
     context_tokens: int
     kv_blocks: int
     running: int
@@ -50,6 +51,7 @@ class Replica:
         self._max_num_batched_tokens = policy.max_num_batched_tokens
         self._prefill_first = policy.prefill_first
         self._fixed_blocks = cache.total_blocks // policy.max_num_seqs if policy.reserve == "slot" else None
+        self._plain = policy.reserve == "prompt" and policy.chunked_prefill
         self._grows = policy.reserve in ("prompt", "estimate")
         self._estimate = TokenEstimate() if policy.reserve == "estimate" else None
         self._decoding = Decoding(streams, cache.rule, grows=self._grows)
@@ -109,20 +111,26 @@ class Replica:
 
     def begin(self, now_s: float) -> Work:
         """Decide the next step, and for how many steps that decision stands; hold the KV blocks of the first."""
-        decoding, budget = self._decoding, self._max_num_batched_tokens
+        decoding = self._decoding
         decoding.pass_kinks()
-        self._chunks, self._preempted, self._decoders = [], False, 0
+        self._chunks, self._preempted = [], False
         if self._prefill_first:
-            self._prefill(budget, now_s)
+            self._prefill(self._max_num_batched_tokens, now_s)
             if self._chunks:
-                return self._work(1, ())
+                return self._work(0, 1, ())
             self._grow_decoding(now_s)
+            late = self._late_ones(now_s)
         else:
             self._grow_decoding(now_s)
-            self._prefill(budget - decoding.count, now_s)
-        self._decoders = decoding.count
-        late = self._late_ones(now_s) if self._prefill_first else ()
-        return self._work(self._horizon(), late)
+            if self.waiting or self._prefilling:
+                self._prefill(self._max_num_batched_tokens - decoding.count, now_s)
+            late = ()
+        count, horizon = decoding.count, FOREVER
+        if self._chunks or self._preempted or (self._estimate and self.waiting):
+            horizon = 1
+        elif count:
+            horizon = decoding.steps_within(decoding.horizon(), self.cache.free_blocks + self._booked)
+        return self._work(count, horizon, late)
 
     def finish_steps(self, steps: int, now_s: float) -> tuple[list[Sequence], int]:
         """Book ``steps`` steps that have passed: the sequences that ended, and the KV blocks held in the last step."""
@@ -136,19 +144,14 @@ class Replica:
         kv_blocks = self.cache.used_blocks
         for sequence, new in self._chunks:
             sequence.computed_tokens += new
-            if sequence.computed_tokens == sequence.known_tokens:
-                self._first_token(sequence, now_s)
-                if sequence.generated_tokens == sequence.output_tokens:
-                    ended.append(sequence)
-                else:
-                    self._decoding.add(sequence)
-                    if self._prefill_first:
-                        self._joined[now_s] = self._joined.get(now_s, 0) + 1
+            if sequence.computed_tokens == sequence.known_tokens and self._next_token(sequence, now_s):
+                ended.append(sequence)
         for sequence in ended:
             del self.running[sequence.ticket]
+            known = sequence.known_tokens
             if sequence.prefix:
-                self._share(sequence, sequence.known_tokens - 1, sequence.known_tokens)
-            self._release(sequence, sequence.known_tokens - 1)
+                self._share(sequence, known - 1, known)
+            self._release(sequence, known - 1)
         if self._estimate and not self.running:
             self._estimate.reset()
         return ended, kv_blocks
@@ -183,8 +186,8 @@ class Replica:
     def _grow_decoding(self, now_s: float) -> None:
         """Hold what the decoding sequences need for the next step; somebody goes where that is too much."""
         decoding, cache = self._decoding, self.cache
-        self._booked = decoding.blocks(1)
-        if cache.take(self._booked):
+        self._booked = decoding.next_blocks()
+        if not self._booked or cache.take(self._booked):
             return
         if self._estimate:
             self._retract(self._estimate, now_s)
@@ -201,9 +204,9 @@ class Replica:
             self._preempt(victim, now_s)
             self.waiting.append(victim)
             room = estimate.has_room(cache.free_blocks * cache.rule.block_tokens, decoding.count)
-            if (room or decoding.count == 1) and cache.take(decoding.blocks(1)):
+            if (room or decoding.count == 1) and cache.take(decoding.next_blocks()):
                 break
-        self._booked = decoding.blocks(1)
+        self._booked = decoding.next_blocks()
         estimate.start_over(self.running.values(), decoding.clock)
 
     def _preempt_youngest(self, now_s: float) -> None:
@@ -275,6 +278,8 @@ class Replica:
     def _fits(self, sequence: Sequence, match: Match, budget: int) -> bool:
         """Whether the first waiting sequence may start."""
         known, cache = sequence.known_tokens, self.cache
+        if self._plain and match is NO_MATCH:
+            return cache.rule.blocks(known) <= cache.free_blocks
         if not self._policy.chunked_prefill:
             left = known - self._cached(sequence, match)
             if left > budget and left <= self._max_num_batched_tokens:
@@ -318,14 +323,20 @@ class Replica:
         self._prefilling = None if done + new == sequence.known_tokens else sequence
         return True
 
-    def _first_token(self, sequence: Sequence, now_s: float) -> None:
-        """A prefill ends with a token: the first, or after a preemption the next."""
-        sequence.generated_tokens += 1
-        if sequence.generated_tokens == 1:
+    def _next_token(self, sequence: Sequence, now_s: float) -> bool:
+        """A prefill ends with a token: the first, or after a preemption the next. Whether it is the last."""
+        if sequence.known_tokens == sequence.prompt_tokens:
             sequence.first_token_s = now_s
         else:
             sequence.stalls_s.append(now_s - sequence.last_token_s)
+        sequence.known_tokens += 1
         sequence.last_token_s = now_s
+        if sequence.known_tokens == sequence.prompt_tokens + sequence.output_tokens:
+            return True
+        self._decoding.add(sequence)
+        if self._prefill_first:
+            self._joined[now_s] = self._joined.get(now_s, 0) + 1
+        return False
 
     def _late_ones(self, now_s: float) -> tuple[tuple[float, int], ...]:
         """Who stood still while others were prefilled, now that decoding goes on."""
@@ -336,27 +347,20 @@ class Replica:
             late.append((self._decoded_s, stood))
         return tuple(late)
 
-    def _horizon(self) -> int:
-        """Steps for which the decision stands."""
-        if self._chunks or self._preempted or (self._estimate and self.waiting):
-            return 1
-        if not self._decoding.count:
-            return FOREVER
-        steps = self._decoding.horizon()
-        return self._decoding.steps_within(steps, self.cache.free_blocks + self._booked)
-
-    def _work(self, horizon: int, late: tuple[tuple[float, int], ...]) -> Work:
-        decoding, context = self._decoding, 0
+    def _work(self, decoders: int, horizon: int, late: tuple[tuple[float, int], ...]) -> Work:
+        """The step decided on, in which ``decoders`` decode: all of those that could, or nobody."""
+        decoding, cache = self._decoding, self.cache
+        self._decoders = decoders
+        context, reads = decoding.sums() if decoders else (0, decoding.no_reads)
+        growth = decoding.read_growth() if horizon > 1 else ()
         prefill: tuple[PrefillChunk, ...] = ()
-        finishing = 0
+        prefill_tokens = finishing = 0
         if self._chunks:
             prefill = tuple([PrefillChunk(new, sequence.computed_tokens) for sequence, new in self._chunks])
-            context = sum([chunk.context_tokens for chunk in prefill])
+            for new, done in prefill:
+                prefill_tokens += new
+                context += done
             finishing = len(prefill) - (self._prefilling is not None)
-        if self._decoders:
-            context += decoding.context_tokens
-            growth = decoding.read_growth() if horizon > 1 else ()
-            batch = Batch(self._decoders, decoding.reads(), prefill, finishing, growth)
-        else:
-            batch = Batch(0, decoding.no_reads, prefill, finishing, decoding.no_reads)
-        return Work(batch, horizon, context, self.cache.used_blocks, len(self.running), len(self.waiting), late)
+        batch = Batch(decoders, reads, prefill, finishing, growth)
+        used = cache.total_blocks - cache.free_blocks
+        return Work(batch, horizon, prefill_tokens, context, used, len(self.running), len(self.waiting), late)

@@ -8,6 +8,8 @@ NEVER = float("nan")
 class Sequence:
     """One request. Times are simulated seconds, NaN until they happen.
 
+    ``known_tokens`` are those of the prompt and of the answer so far, ``computed_tokens`` those whose KV is there;
+    while a sequence decodes its replica counts for it, and both stand still.
     ``stalls_s`` are the gaps between two of its tokens that a preemption made longer than a step. The true
     ``output_tokens`` is for the node that counts tokens; queues, schedulers and routers see ``max_tokens``.
     ``ticket`` orders the running sequences of a replica by admission; ``base`` is the context less the replica's
@@ -17,7 +19,7 @@ class Sequence:
 
     __slots__ = (
         "arrival_s", "base", "cached_tokens", "computed_tokens", "decoding", "enqueued_s", "finished_s",
-        "first_scheduled_s", "first_token_s", "generated_tokens", "last_token_s", "max_tokens", "node", "outcome",
+        "first_scheduled_s", "first_token_s", "known_tokens", "last_token_s", "max_tokens", "node", "outcome",
         "output_tokens", "pieces", "preemptions", "prefix", "prompt_tokens", "rank", "reason", "request", "runs",
         "session", "settled", "shared_blocks", "stalls_s", "ticket", "turn",
     )  # fmt: skip
@@ -36,13 +38,14 @@ class Sequence:
         self.enqueued_s = self.first_scheduled_s = self.first_token_s = NEVER
         self.last_token_s = self.finished_s = NEVER
         self.node = self.rank = -1
-        self.computed_tokens = self.generated_tokens = self.cached_tokens = self.preemptions = 0
+        self.known_tokens = self.prompt_tokens
+        self.computed_tokens = self.cached_tokens = self.preemptions = 0
         self.runs = self.shared_blocks = 0
         self.stalls_s: list[float] = []
         self.outcome, self.reason = "unfinished", ""
         self.decoding = False
 
     @property
-    def known_tokens(self) -> int:
-        """Prompt and answer so far. Not to be asked of a decoding sequence, whose tokens its replica counts."""
-        return self.prompt_tokens + self.generated_tokens
+    def generated_tokens(self) -> int:
+        """Tokens of the answer so far."""
+        return self.known_tokens - self.prompt_tokens

@@ -38,6 +38,8 @@ class Roofline:
         self.model = model
         self.layout = layout
         self.efficiency = efficiency
+        self._has_experts = model.experts is not None
+        self._sequence_s = efficiency.sequence_s
         self._stretch = layout.pp * math.ceil(model.layers / layout.pp) / model.layers
         self._bytes_per_s = device.memory_bytes_per_s * efficiency.memory_fraction
         self._link_bytes_per_s = (device.link_bytes_per_s or math.inf) * efficiency.link_fraction
@@ -51,10 +53,13 @@ class Roofline:
         """Seconds of one step of this replica."""
         decoding, reads, prefill, finishing, _ = batch
         sequences = decoding + len(prefill)
-        overhead = self._step_s + self.efficiency.sequence_s * sequences
+        overhead = self._step_s + self._sequence_s * sequences
         if sequences == 0:
             return StepTime(0.0, 0.0, 0.0, 0.0, overhead, "overhead")
-        memory, compute = self._decode(reads)
+        memory = compute = 0.0
+        for count, (read_s, decode_s) in zip(reads, self._decode_s, strict=False):
+            memory += count * read_s
+            compute += count * decode_s
         tokens = decoding
         for chunk in prefill:
             tokens += chunk[0]
@@ -62,7 +67,7 @@ class Roofline:
             memory, compute = memory + read, compute + computed
         memory += self._write_s * tokens
         dense = self._dense_token_s * tokens + self._head_s * (decoding + finishing)
-        expert_memory, expert_compute = self._experts(tokens) if self.model.experts else (0.0, 0.0)
+        expert_memory, expert_compute = self._experts(tokens) if self._has_experts else (0.0, 0.0)
         link = self._link_s + self._link_token_s * tokens
         bound = _largest(memory + self._dense_read_s + expert_memory, compute + dense + expert_compute, link, overhead)
         experts = expert_memory + expert_compute
@@ -70,21 +75,24 @@ class Roofline:
 
     def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
         """A decode step and its growth a step: what each further entry read costs."""
-        return self.step_time(batch), sum(self._decode(batch.read_growth)), FOREVER
+        growth_s = 0.0
+        for count, (read_s, decode_s) in zip(batch.read_growth, self._decode_s, strict=True):
+            growth_s += count * (read_s + decode_s)
+        return self.step_time(batch), growth_s, FOREVER
 
     def _weigh_attention(self, kv_format: KVFormat, flops: float) -> None:
         """Seconds to read an entry of each stream in all its layers, to compute with it, and to write a token's."""
         streams, tp = self.model.streams, self.layout.tp
         extra_s = self.efficiency.kv_extra_s.get(kv_format.name, 0.0)
         write_s = self.efficiency.kv_write_s.get(kv_format.name, 0.0)
-        self._read_s, self._decode_s, self._prefill_s = [], [], []
+        self._decode_s, self._prefill_s = [], []
         for stream in streams:
             query_heads = stream.flops_per_read / (2 * stream.elements)
             extra = extra_s * query_heads * stream.layers / tp * stream.quantisable
             read_s = stream_bytes(self.model, stream, kv_format, tp) / self._bytes_per_s + extra
-            self._read_s.append(read_s * self._stretch)
-            self._decode_s.append(stream.flops_per_read * stream.layers / tp / flops * self._stretch)
-            self._prefill_s.append(stream.flops_per_prefill_read * stream.layers / tp / flops * self._stretch)
+            per_layer_s = stream.layers / tp / flops * self._stretch
+            self._decode_s.append((read_s * self._stretch, stream.flops_per_read * per_layer_s))
+            self._prefill_s.append((stream, read_s * self._stretch, stream.flops_per_prefill_read * per_layer_s))
         self._write_s = write_s * self._stretch * sum(s.layers * heads_per_rank(s, tp) / s.ratio for s in streams)
 
     def _weigh_matrices(self, weights: WeightFormat, flops: float) -> None:
@@ -120,19 +128,11 @@ class Roofline:
         self._link_s = calls * self.efficiency.collective_s
         self._link_token_s = moved / self._link_bytes_per_s
 
-    def _decode(self, reads: tuple[float, ...]) -> tuple[float, float]:
-        """Seconds of memory and of arithmetic to attend to that many entries of each stream."""
-        memory = compute = 0.0
-        for count, read_s, decode_s in zip(reads, self._read_s, self._decode_s, strict=True):
-            memory += count * read_s
-            compute += count * decode_s
-        return memory, compute
-
     def _prefill(self, chunk: PrefillChunk) -> tuple[float, float]:
         """Of one chunk: its earlier context is read once, and every new token attends to what precedes it."""
         new, context = chunk
         memory = compute = 0.0
-        for stream, read_s, prefill_s in zip(self.model.streams, self._read_s, self._prefill_s, strict=True):
+        for stream, read_s, prefill_s in self._prefill_s:
             compute += stream.prefill_reads(new, context) * prefill_s
             if context:
                 memory += stream.stored(context) * read_s
@@ -155,8 +155,8 @@ class Roofline:
 
 
 def _largest(memory: float, compute: float, network: float, overhead: float) -> Bound:
-    if memory >= max(compute, network, overhead):
+    if memory >= compute and memory >= network and memory >= overhead:
         return "memory"
-    if compute >= max(network, overhead):
+    if compute >= network and compute >= overhead:
         return "compute"
     return "network" if network >= overhead else "overhead"
