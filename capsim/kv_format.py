@@ -4,31 +4,40 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from capsim.llm import KVStream, ModelSpec
 
-BF16_BYTES = 2
-
 
 class KVFormat(BaseModel):
     """How one KV head stores one token.
 
-    ``bits_per_element`` and ``overhead_bytes`` (norms, scales and zeros of one head-vector pair) give its size;
+    ``key_bits`` and ``value_bits`` an element, and ``key_overhead_bytes`` and ``value_overhead_bytes`` (norms, scales
+    and zeros) of one head's vector give its size; a latent that serves as K and V counts as a key.
     ``uncompressed_layers`` at the ends of the stack stay bf16, as vLLM's TurboQuant presets do. ``engines`` are those
-    that serve it, None where all do.
+    that serve it, None where nothing stands against it: all do, or none does and it is a what-if.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    bits_per_element: float = Field(gt=0)
-    overhead_bytes: int = Field(0, ge=0)
+    key_bits: float = Field(gt=0)
+    value_bits: float = Field(gt=0)
+    key_overhead_bytes: int = Field(0, ge=0)
+    value_overhead_bytes: int = Field(0, ge=0)
     uncompressed_layers: int = Field(0, ge=0)
     engines: tuple[str, ...] | None = None
+
+
+def pair_bytes(kv_format: KVFormat, head_dim: int) -> float:
+    """Bytes of one KV head's K and V vectors of one token."""
+    keys = head_dim * kv_format.key_bits / 8 + kv_format.key_overhead_bytes
+    return keys + head_dim * kv_format.value_bits / 8 + kv_format.value_overhead_bytes
 
 
 def entry_bytes(stream: KVStream, kv_format: KVFormat) -> float:
     """Bytes of one entry of one KV head in a compressed layer."""
     if not stream.quantisable:
-        return stream.elements * BF16_BYTES
-    return stream.elements * kv_format.bits_per_element / 8 + kv_format.overhead_bytes
+        return stream.elements * stream.element_bytes
+    if stream.value_elements:
+        return pair_bytes(kv_format, stream.value_elements)
+    return stream.elements * kv_format.key_bits / 8 + kv_format.key_overhead_bytes
 
 
 def heads_per_rank(stream: KVStream, tp: int) -> int:
@@ -45,7 +54,7 @@ def stream_bytes(model: ModelSpec, stream: KVStream, kv_format: KVFormat, tp: in
     plain = kv_format.uncompressed_layers * stream.layers / model.layers
     compressed = max(0.0, stream.layers - plain)
     plain = stream.layers - compressed
-    return heads * (compressed * entry_bytes(stream, kv_format) + plain * stream.elements * BF16_BYTES)
+    return heads * (compressed * entry_bytes(stream, kv_format) + plain * stream.elements * stream.element_bytes)
 
 
 def kv_bytes(model: ModelSpec, kv_format: KVFormat, context_tokens: float, tp: int = 1) -> float:
@@ -59,7 +68,7 @@ def growth_bytes_per_token(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -
 
 
 def window_bytes(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -> float:
-    """KV bytes of a sequence's full windows on each rank: the part that does not grow."""
+    """KV bytes of a sequence's full windows and states on each rank: the part that does not grow."""
     return sum(
         stream_bytes(model, s, kv_format, tp) * s.stored(s.window_tokens or 0) for s in model.streams if not s.grows
     )

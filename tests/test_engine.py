@@ -33,6 +33,8 @@ STREAMS = [
     (stream(),),
     (stream(), stream(window_tokens=24)),
     (stream(window_tokens=40, ratio=4), stream(ratio=4, top_k=8), stream(ratio=4)),
+    (stream(window_tokens=24, chunked=True), stream()),
+    (stream(window_tokens=1, written_back=True), stream(top_k=20), stream(window_tokens=9, chunked=True)),
 ]
 LAYOUTS = [Parallelism(1), Parallelism(1, 2), Parallelism(1, 2, True), Parallelism(1, 1, False, 2)]
 ENGINES = st.sampled_from(list(load_catalog().engines))

@@ -89,7 +89,8 @@ class Roofline:
         for stream in streams:
             query_heads = stream.flops_per_read / (2 * stream.elements)
             extra = extra_s * query_heads * stream.layers / tp * stream.quantisable
-            read_s = stream_bytes(self.model, stream, kv_format, tp) / self._bytes_per_s + extra
+            moved = stream_bytes(self.model, stream, kv_format, tp) * (1 + stream.written_back)
+            read_s = moved / self._bytes_per_s + extra
             per_layer_s = stream.layers / tp / flops * self._stretch
             self._decode_s.append((read_s * self._stretch, stream.flops_per_read * per_layer_s))
             self._prefill_s.append((stream, read_s * self._stretch, stream.flops_per_prefill_read * per_layer_s))
@@ -122,7 +123,8 @@ class Roofline:
             moved += 2 * self.model.layers * 2 * (tp - 1) / tp * hidden_bytes
         if experts and ranks > 1:
             calls += 2 * experts.layers
-            moved += 2 * experts.layers * hidden_bytes * experts.top_k * (1 - 1 / ranks) / tp
+            routed_bytes = self.model.expert_width * ACTIVATION_BYTES
+            moved += 2 * experts.layers * routed_bytes * experts.top_k * (1 - 1 / ranks) / tp
         calls += self.layout.pp - 1
         moved += (self.layout.pp - 1) * hidden_bytes / tp
         self._link_s = calls * self.efficiency.collective_s
