@@ -62,7 +62,7 @@ def _scale(suffix: str, unit: str) -> float | None:
 def _scaled(value: float, digits: int, steps: list[tuple[float, str]]) -> str:
     rounded = float(f"{value:.{digits}g}")
     scale, name = next(((s, n) for s, n in steps if abs(rounded) >= s), steps[-1])
-    return f"{rounded / scale:.{digits}g} {name}"
+    return f"{value / scale:.{digits}g} {name}"
 
 
 def seconds(value_s: float) -> str:
@@ -82,7 +82,7 @@ def count(value: float) -> str:
     """``1234567`` → ``1.23 M``; exact below ten thousand."""
     if abs(value) < 10_000:
         return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
-    return _scaled(value, 3, [(1e9, "G"), (1e6, "M"), (1e3, "k")])
+    return _scaled(value, 3, [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")])
 
 
 def usd(value_usd: float) -> str:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from configs import CONFIGS
 
 from capsim.cli import main
 
@@ -264,6 +265,41 @@ def test_catalog_shows_values_with_their_provenance(capsim):
     shown = capsim("catalog", "show", "devices", "h100-sxm").stdout
     assert "basis: datasheet" in shown
     assert "did you mean" in capsim("catalog", "show", "devices", "h100").stderr
+
+
+def test_catalog_lists_main_figures_and_sees_the_user_s_files(capsim, tmp_path):
+    facts = tmp_path / "facts.yaml"
+    shown = capsim("catalog", "show", "devices", "h100-sxm").stdout
+    facts.write_text("devices:\n" + "".join(f"  {line}\n" for line in shown.replace("h100-sxm", "mine").splitlines()))
+    listed = capsim("catalog", "list", "devices", "--file", facts).stdout
+    assert any(line.split()[:3] == ["mine", "79.18", "GiB"] for line in listed.splitlines())
+    assert "3,350 GB/s" in listed
+    again = capsim("catalog", "show", "devices", "mine", "--file", facts).stdout
+    assert again == shown.replace("h100-sxm", "mine")
+    assert "$25" in capsim("catalog", "list", "api_tiers").stdout
+    assert capsim("catalog", "show", "devices", "mine").returncode == 2
+    assert "file not found" in capsim("catalog", "list", "--file", tmp_path / "gone.yaml").stderr
+
+
+def test_a_model_is_read_from_its_config(capsim, scenario):
+    folder = scenario.parent / "my-llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIGS["llama-3.1-8b"]))
+    shipped, own = (
+        json.loads(capsim("run", scenario, *setting, "--format", "json").stdout)
+        for setting in ((), ("--set", "model=my-llama/config.json"))
+    )
+    assert own["ttft_s"] == shipped["ttft_s"]
+    assert own["basis"]["model"]["key"] == "my-llama/config.json"
+    assert own["scenario"]["resolved"]["model"]["name"] == "my-llama"
+    scenario.write_text(SCENARIO.replace("llama-3.1-8b", "my-llama/config.json"))
+    assert capsim("check", scenario.name).returncode == 0
+    (folder / "config.json").write_text('{"model_type": "rwkv"}')
+    done = capsim("check", scenario, "--set", "node=h100x9")
+    assert "config.json model_type: unknown model type 'rwkv'" in done.stderr
+    assert "unknown node 'h100x9'" in done.stderr
+    assert "unknown model 'my-llama" not in done.stderr
+    assert "gone.json: file not found" in capsim("check", scenario, "--set", "model=gone.json").stderr
 
 
 def test_help_imports_nothing_heavy():

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "units", "glossary", "errors",
-    "hardware", "llm", "parallelism", "kv_format", "engine_spec", "prices", "efficiency",
+    "units", "glossary", "errors", "source",
+    "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers", "efficiency",
     "workload", "catalog", "memory", "steptime", "estimate", "scenario", "sim",
     "stats", "queueing", "metrics", "cost", "experiment", "store", "capacity", "cli",
 )  # fmt: skip

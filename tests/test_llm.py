@@ -127,7 +127,7 @@ def test_an_indexer_stores_a_key_of_its_own_and_reads_all_of_them():
 
 
 def test_a_chunk_is_read_from_its_beginning():
-    chunked, full = CATALOG.models["llama-4-scout"].streams
+    full, chunked = CATALOG.models["llama-4-scout"].streams
     assert [chunked.read(c) for c in (1, 8192, 8193, 20_000)] == [1, 8192, 1, 20_000 - 2 * 8192]
     assert [chunked.stored(c) for c in (1, 8192, 8193, 20_000)] == [1, 8192, 8192, 8192]
     assert full.read(20_000) == 20_000

@@ -169,12 +169,13 @@ def _notes(warnings: list[str]) -> list[str]:
 
 
 def _document(blocks: list[Rows], lines: list[str], format_: str) -> str:
-    draw = _markdown if format_ == "markdown" else _text
+    draw = _markdown if format_ == "markdown" else text
     parts = [draw(rows) for rows in blocks if rows]
     return "\n".join(parts + ["".join(f"{line}\n" for line in lines)] * bool(lines))
 
 
-def _text(rows: Rows) -> str:
+def text(rows: Rows) -> str:
+    """Columns as wide as their widest cell."""
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
     return "".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)).rstrip() + "\n" for row in rows)
 

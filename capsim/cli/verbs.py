@@ -133,31 +133,38 @@ def check(
 
 catalog = typer.Typer(help="What is known, and on what basis.", no_args_is_help=True, rich_markup_mode=None)
 Kind = Annotated[str, typer.Argument(metavar="KIND", help="models, kv_formats, devices, nodes, engines, prices, ...")]
+Files = Annotated[list[Path] | None, typer.Option("--file", help="A catalog file of your own; repeatable.")]
 
 
 @catalog.command("list")
-def list_entries(kind: Annotated[str | None, typer.Argument(metavar="[KIND]")] = None) -> None:
-    """List the entries of one kind, or of all."""
-    from capsim.catalog import SPECS, load_catalog
+def list_entries(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="One kind of fact; all without it.")] = None,
+    file: Files = None,
+) -> None:
+    """List the entries of one kind, or of all, with their main figures; old prices are marked stale."""
+    from datetime import date
 
-    for name in SPECS if kind is None else [_known_kind(kind)]:
-        for key in getattr(load_catalog(), name):
-            fact = load_catalog().provenance[name, key]
-            print(f"{name:<15} {key:<28} {fact.basis:<11} {fact.as_of}")
+    from capsim.catalog import SPECS, load_catalog
+    from capsim.catalog.listing import rows
+    from capsim.cli import tables
+
+    facts = load_catalog(file or [])
+    kinds = list(SPECS) if kind is None else [_known_kind(kind)]
+    print("\n".join(tables.text(rows(name, facts, date.today())) for name in kinds), end="")
 
 
 @catalog.command("show")
-def show_entry(kind: Kind, key: str) -> None:
+def show_entry(kind: Kind, key: str, file: Files = None) -> None:
     """Show one entry: its values, and where each comes from."""
     import yaml
 
     from capsim.catalog import load_catalog
 
     name = _known_kind(kind)
-    spec = load_catalog().get(name, key)
-    facts = load_catalog().provenance[name, key]
-    values = spec.model_dump(mode="json", exclude_none=True)
-    print(yaml.safe_dump({key: {**values, "provenance": facts.model_dump(mode="json")}}, sort_keys=False), end="")
+    facts = load_catalog(file or [])
+    values = facts.get(name, key).model_dump(mode="json", exclude_none=True)
+    provenance = facts.provenance[name, key].model_dump(mode="json")
+    print(yaml.safe_dump({key: {**values, "provenance": provenance}}, sort_keys=False), end="")
 
 
 def _known_kind(kind: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from capsim.catalog import Catalog, Fact, load_entry
 from capsim.errors import ScenarioError, did_you_mean
-from capsim.scenario.source import Location, Source
+from capsim.source import Location, Source
 from capsim.workload.profiles import read_rates
 from capsim.workload.spec import Workload
 from capsim.workload.traces import PATHS

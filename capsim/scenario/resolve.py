@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from capsim.catalog import Catalog, Fact, load_catalog, load_entry
+from capsim.catalog import Catalog, Fact, load_entry
 from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
 from capsim.errors import Infeasible, Problem, ScenarioError
@@ -17,16 +17,12 @@ from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
 from capsim.parallelism import Parallelism, divides
 from capsim.prices import Price
+from capsim.scenario.own_facts import catalog_of
 from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
 from capsim.scenario.resolved import Resolved
-from capsim.scenario.source import Source, load, override, validate
 from capsim.scenario.spec import Scenario
+from capsim.source import Source, load, override, validate
 from capsim.workload.traces import PATHS, Trace, read_trace
-
-NAMES = {
-    "model": "models", "weights": "weight_formats", "kv_format": "kv_formats", "node": "nodes", "engine": "engines",
-    "price": "prices",
-}  # fmt: skip
 
 
 def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
@@ -42,30 +38,16 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
     source = load(Path(path))
     for assignment in overrides:
         override(source, assignment)
-    catalog = load_catalog()
-    preset = apply_preset(source, catalog)
-    inline_profiles(source, catalog)
-    unknown = _unknown_names(source, catalog)
+    catalog, mistakes = catalog_of(source)
     try:
+        preset = apply_preset(source, catalog)
+        inline_profiles(source, catalog)
         scenario = validate(Scenario, source.values, source)
     except ScenarioError as error:
-        raise ScenarioError([*error.problems, *unknown]) from error
-    if unknown:
-        raise ScenarioError(unknown)
+        raise ScenarioError([*error.problems, *mistakes]) from error
+    if mistakes:
+        raise ScenarioError(mistakes)
     return _checked_lengths(_look_up(scenario, _Lookup(source, catalog, preset)))
-
-
-def _unknown_names(source: Source, catalog: Catalog) -> list[Problem]:
-    """Names that the catalog lacks, looked for before the schema is, so that both kinds of mistake come at once."""
-    problems = []
-    for key, kind in NAMES.items():
-        name = source.values.get(key)
-        if isinstance(name, str):
-            try:
-                catalog.get(kind, name)
-            except ScenarioError as error:
-                problems.append(source.problem((key,), error.problems[0].message, error.problems[0].hint))
-    return problems
 
 
 @dataclass

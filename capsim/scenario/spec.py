@@ -83,10 +83,12 @@ class PlanSpec(_Spec):
 
 
 class Scenario(_Spec):
-    """Everything a run needs. Names of models, formats, nodes, engines and prices are keys of the catalog."""
+    """Everything a run needs. Names of models, formats, nodes, engines and prices are keys of the catalog, with what
+    the files under ``catalog`` add to it; a model may also be the path of its config.json."""
 
     name: str | None = None
     description: str = ""
+    catalog: Annotated[tuple[Path, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
     model: str
     weights: str | None = None
     kv_format: str = "bf16"

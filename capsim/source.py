@@ -1,4 +1,4 @@
-"""Scenario text: YAML with the line of every key, overrides, and mistakes that say where they are."""
+"""What users write: YAML with the line of every key, overrides, and mistakes that say where they are."""
 
 import typing
 from dataclasses import dataclass, field
@@ -43,6 +43,11 @@ class Source:
             return Problem(message, f"--set {given}", None, key, hint)
         return Problem(message, self.path, self.line(location), key, hint)
 
+    def file(self, path: Path | str, place: str) -> Path:
+        """Paths in a file are relative to it, paths of an override to where the user stands."""
+        given = any(place == key or place.startswith(key + ".") for key in self.overrides)
+        return Path(path) if given else self.path.parent / path
+
 
 def load(path: Path) -> Source:
     """Read a YAML mapping.
@@ -55,7 +60,7 @@ def load(path: Path) -> Source:
     if not path.is_file():
         raise ScenarioError.one("file not found", path=path)
     if path.stat().st_size > MAX_BYTES:
-        raise ScenarioError.one(f"larger than {MAX_BYTES:,} bytes: not a scenario file", path=path)
+        raise ScenarioError.one(f"larger than {MAX_BYTES:,} bytes: not such a file", path=path)
     try:
         text = path.read_text(encoding="utf-8")
         for event in yaml.parse(text, Loader=yaml.SafeLoader):

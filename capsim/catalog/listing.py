@@ -1,0 +1,109 @@
+"""The catalog as a table: for each kind, the figures by which its entries are told apart."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+from capsim import units
+from capsim.catalog import Catalog, Provenance
+from capsim.kv_format import growth_bytes_per_token, pair_bytes, window_bytes
+from capsim.prices import Price
+
+STALE = timedelta(days=180)
+PRICED = ("prices", "api_tiers")
+HEAD_DIM = 128
+
+Columns = dict[str, Callable[[Any, Catalog], str]]
+
+
+def rows(kind: str, catalog: Catalog, today: date) -> list[list[str]]:
+    """A head and a row an entry: key, main figures, basis and date; prices older than half a year are marked."""
+    columns = COLUMNS[kind]
+    table = [[kind, *columns, "basis", "as of"]]
+    for key, spec in getattr(catalog, kind).items():
+        fact = catalog.provenance[kind, key]
+        stale = " stale" if kind in PRICED and today - fact.as_of > STALE else ""
+        figures = [figure(spec, catalog) for figure in columns.values()]
+        table.append([key, *figures, _basis(fact), f"{fact.as_of}{stale}"])
+    return table
+
+
+def _basis(fact: Provenance) -> str:
+    """An entry's basis, and whether some of its values are mere assumptions."""
+    assumed = any(value.basis == "assumed" for value in fact.values.values())
+    return f"{fact.basis}, in part assumed" if assumed and fact.basis != "assumed" else fact.basis
+
+
+def _total(model: Any, catalog: Catalog) -> str:
+    return units.count(model.total_parameters)
+
+
+def _active(model: Any, catalog: Catalog) -> str:
+    return units.count(model.active_parameters) if model.experts else ""
+
+
+def _kv(model: Any, catalog: Catalog) -> str:
+    return f"{growth_bytes_per_token(model, catalog.kv_formats['bf16']):,.0f} B"
+
+
+def _constant(model: Any, catalog: Catalog) -> str:
+    constant = window_bytes(model, catalog.kv_formats["bf16"])
+    return units.bytes_(constant) if constant else ""
+
+
+def _rate(flops: float | None) -> str:
+    return "" if flops is None else f"{flops / 1e12:g}"
+
+
+def _money(price: float | None) -> str:
+    return "" if price is None else f"${price:g}"
+
+
+def _cost(price: Price, catalog: Catalog) -> str:
+    if price.own is not None:
+        return f"{units.usd(price.own.purchase_usd)} over {price.own.life_years:g} years"
+    return f"${price.usd_per_hour:,.2f} an hour"
+
+
+def _arrival(workload: Any, catalog: Catalog) -> str:
+    return workload.arrival.kind if workload.arrival is not None else ""
+
+
+COLUMNS: dict[str, Columns] = {
+    "models": {
+        "parameters": _total, "active": _active, "KV a token, bf16": _kv, "windows, states": _constant,
+        "context": lambda m, _: units.count(m.max_context_tokens),
+        "weights": lambda m, _: ", ".join(m.weight_formats),
+    },
+    "weight_formats": {
+        "dense bits": lambda w, _: f"{8 * w.dense_bytes:g}", "expert bits": lambda w, _: f"{8 * w.experts_bytes:g}",
+        "arithmetic": lambda w, _: w.compute,
+    },
+    "kv_formats": {
+        f"K and V of a head of {HEAD_DIM}": lambda f, _: f"{pair_bytes(f, HEAD_DIM):.4g} B",
+        "bf16 layers": lambda f, _: str(f.uncompressed_layers),
+        "engines": lambda f, _: "any" if f.engines is None else ", ".join(f.engines),
+    },
+    "devices": {
+        "memory": lambda d, _: units.bytes_(d.memory_bytes),
+        "bandwidth": lambda d, _: f"{d.memory_bytes_per_s / 1e9:,.0f} GB/s",
+        "bf16 TFLOP/s": lambda d, _: _rate(d.bf16_flops), "fp8": lambda d, _: _rate(d.fp8_flops),
+        "fp4": lambda d, _: _rate(d.fp4_flops), "power": lambda d, _: f"{d.power_w:,.0f} W",
+    },
+    "nodes": {
+        "devices": lambda n, _: f"{n.devices} x {n.device}",
+        "memory": lambda n, c: units.bytes_(n.devices * c.devices[n.device].memory_bytes),
+        "engine": lambda n, _: n.engine,
+    },
+    "engines": {"name": lambda e, _: e.name},
+    "prices": {"node": lambda p, _: p.node, "kind": lambda p, _: p.kind, "price": _cost},
+    "calibrations": {
+        "of bandwidth": lambda e, _: f"{e.memory_fraction:g}", "of arithmetic": lambda e, _: f"{e.flops_fraction:g}",
+    },
+    "workloads": {"arrival": _arrival},
+    "api_tiers": {
+        "input": lambda t, _: _money(t.input_usd_per_million),
+        "cached input": lambda t, _: _money(t.cached_input_usd_per_million),
+        "output a million tokens": lambda t, _: _money(t.output_usd_per_million),
+    },
+}  # fmt: skip

@@ -1,0 +1,64 @@
+"""What a scenario brings along: catalog files of the user's, and a model's config.json."""
+
+from datetime import date
+from pathlib import Path
+
+from capsim.catalog import Catalog, Provenance, load_catalog, with_entries
+from capsim.errors import Problem, ScenarioError
+from capsim.hugging_face import read_config
+from capsim.source import Source
+
+NAMES = {
+    "model": "models", "weights": "weight_formats", "kv_format": "kv_formats", "node": "nodes", "engine": "engines",
+    "price": "prices",
+}  # fmt: skip
+
+
+def catalog_of(source: Source) -> tuple[Catalog, list[Problem]]:
+    """The catalog that a scenario's names are looked up in, and every name or file that is wrong."""
+    try:
+        catalog = load_catalog([source.file(path, "catalog") for path in _files(source)])
+        names = set(NAMES)
+        problems = []
+    except ScenarioError as error:  # a name that is not found may be one of theirs
+        catalog, names, problems = load_catalog(), set(), error.problems
+    if is_config(source.values.get("model")):
+        try:
+            catalog = _with_config(catalog, source)
+        except ScenarioError as error:
+            names, problems = names - {"model"}, [*problems, *error.problems]
+    return catalog, problems + _unknown_names(source, catalog, names)
+
+
+def is_config(model: object) -> bool:
+    """Whether a model is named by its config.json instead of a catalog key."""
+    return isinstance(model, str) and model.endswith(".json")
+
+
+def _files(source: Source) -> list[str]:
+    """What the key ``catalog`` lists; anything but paths is left to the schema."""
+    given = source.values.get("catalog")
+    return [path for path in (given if isinstance(given, list) else [given]) if isinstance(path, str)]
+
+
+def _with_config(catalog: Catalog, source: Source) -> Catalog:
+    """The model of a config.json as an entry under its path, dated by the file."""
+    key = source.values["model"]
+    path = source.file(Path(key), "model")
+    spec = read_config(path)
+    as_of = date.fromtimestamp(path.stat().st_mtime)
+    facts = Provenance(basis="vendor", source=f"{path.name} of {spec.name}", as_of=as_of)
+    return with_entries(catalog, {("models", key): (spec, facts)})
+
+
+def _unknown_names(source: Source, catalog: Catalog, names: set[str]) -> list[Problem]:
+    """Names that the catalog lacks, looked for before the schema is, so that both kinds of mistake come at once."""
+    problems = []
+    for key, kind in NAMES.items():
+        name = source.values.get(key)
+        if key in names and isinstance(name, str):
+            try:
+                catalog.get(kind, name)
+            except ScenarioError as error:
+                problems.append(source.problem((key,), error.problems[0].message, error.problems[0].hint))
+    return problems
