@@ -34,9 +34,17 @@ class Device(BaseModel):
 
     def flops(self, precision: Precision) -> float:
         """Dense arithmetic rate; a precision the chip lacks runs at the next wider one's."""
-        rates = {"fp4": self.fp4_flops, "fp8": self.fp8_flops, "bf16": self.bf16_flops}
+        rates = self._rates
         wider = list(rates)[list(rates).index(precision) :]
         return next(rate for name in wider if (rate := rates[name]) is not None)
+
+    def computes_in(self, precision: Precision) -> bool:
+        return self._rates[precision] is not None
+
+    @property
+    def _rates(self) -> dict[str, float | None]:
+        """By precision, the narrowest first."""
+        return {"fp4": self.fp4_flops, "fp8": self.fp8_flops, "bf16": self.bf16_flops}
 
 
 class Node(BaseModel):

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from capsim.hardware import Precision
 from capsim.llm import KVStream, ModelSpec
 
 
@@ -11,7 +12,8 @@ class KVFormat(BaseModel):
     ``key_bits`` and ``value_bits`` an element, and ``key_overhead_bytes`` and ``value_overhead_bytes`` (norms, scales
     and zeros) of one head's vector give its size; a latent that serves as K and V counts as a key.
     ``uncompressed_layers`` at the ends of the stack stay bf16, as vLLM's TurboQuant presets do. ``engines`` are those
-    that serve it, None where nothing stands against it: all do, or none does and it is a what-if.
+    that serve it, None where nothing stands against it: all do, or none does and it is a what-if. ``arithmetic`` is
+    the precision that a device must compute in, None where any device serves it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,6 +25,7 @@ class KVFormat(BaseModel):
     value_overhead_bytes: int = Field(0, ge=0)
     uncompressed_layers: int = Field(0, ge=0)
     engines: tuple[str, ...] | None = None
+    arithmetic: Precision | None = None
 
 
 def pair_bytes(kv_format: KVFormat, head_dim: int) -> float:

@@ -31,11 +31,6 @@ class Source:
                 return self.lines[location[:length]]
         return None
 
-    def file(self, path: Path, place: str) -> Path:
-        """Paths in a scenario are relative to its file, paths of an override to where the user stands."""
-        given = any(place == key or place.startswith(key + ".") for key in self.overrides)
-        return path if given else self.path.parent / path
-
     def problem(self, location: Location, message: str, hint: str = "") -> Problem:
         key = ".".join(map(str, location))
         given = next((text for path, text in self.overrides.items() if key == path or key.startswith(path + ".")), None)

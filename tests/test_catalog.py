@@ -87,6 +87,13 @@ def test_prices_older_than_half_a_year_are_marked():
     assert stale("models", date(2036, 1, 1)) == set()
 
 
+def test_a_format_that_a_device_cannot_compute_in_is_refused(scenario):
+    setting = ["node=h100x1", "kv_format=nvfp4"]
+    with pytest.raises(ScenarioError, match="NVIDIA H100 SXM does not compute in fp4, which nvfp4 KV needs"):
+        resolve(scenario, setting)
+    assert resolve(scenario, ["node=b200x1", "kv_format=nvfp4"]).kv_format.name == "nvfp4"
+
+
 def test_a_user_s_entries_are_found_with_their_provenance(scenario):
     resolved = resolve(scenario)
     assert resolved.node.devices == 2
@@ -130,7 +137,7 @@ def test_mistakes_of_a_user_s_file_come_with_line_and_with_the_scenario_s(scenar
         (NODE.replace("node: our-box", "node: our-bx"), "prices.our-price.node: unknown 'our-bx' (did you mean"),
         ("nodes: 5\n", ":1 nodes: expected entries by their keys"),
         ("nodes:\n  a: 5\n", ":2 nodes.a: expected an entry of nodes"),
-        (NODE.replace("01}", f"01, values: {{x: {FACT}}}}}", 1), "our-box.provenance.values.x: not a value of the entry"),
+        (NODE.replace("01}", f"01, values: {{x: {FACT}}}}}", 1), "our-box.provenance.values.x: not a value of the"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_user_s_entry(tmp_path, text, message):

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from capsim.catalog import SPECS as KINDS
+from capsim.catalog import Basis
+from capsim.hugging_face.families import FAMILIES
+from capsim.llm import Attention
 from capsim.prices import OwnPrice
 from capsim.scenario.spec import SLO, MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
 from capsim.sim.records import REQUESTS, SEGMENTS
@@ -27,6 +31,11 @@ def words(name):
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.__name__)
 def test_every_key_of_a_scenario_is_documented(spec):
     assert set(spec.model_fields) <= words("scenario.md")
+
+
+def test_every_kind_basis_attention_and_family_is_documented():
+    kinds = typing.get_args(Attention.model_fields["kind"].annotation)
+    assert {*KINDS, *typing.get_args(Basis), *kinds, *FAMILIES} <= words("catalog.md")
 
 
 def test_every_column_of_the_tables_is_documented():

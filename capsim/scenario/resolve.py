@@ -92,6 +92,10 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     find.check()
     assert efficiency is not None
     device = find.get("devices", node.device, "device")
+    if kv_format.arithmetic is not None and not device.computes_in(kv_format.arithmetic):
+        missing = f"{device.name} does not compute in {kv_format.arithmetic}, which {kv_format.name} KV needs"
+        find.complain(missing, "kv_format")
+    find.check()
     if find.preset is not None:
         find.basis["workload"] = find.preset
     engine = _with_settings(engine, scenario)
