@@ -84,6 +84,22 @@ def test_groups_of_another_size_are_refused():
         model_from_config({**LLAMA, "quantization_config": odd}, "x")
 
 
+@pytest.mark.parametrize("key", ["qwen3.5-397b-a17b", "kimi-k3", "deepseek-v4-pro", "deepseek-v3.2", "gemma-4-26b-a4b"])
+@pytest.mark.parametrize("junk", [-1, "x", [], [1], {"a": 1}, 1.5], ids=repr)
+def test_junk_in_any_place_is_refused_or_harmless(key, junk):
+    def spoilt(values):
+        for name, value in values.items():
+            yield {**values, name: junk}
+            if isinstance(value, dict):
+                yield from ({**values, name: inner} for inner in spoilt(value))
+
+    for given in spoilt(CONFIGS[key]):
+        try:
+            model_from_config(given, "x")
+        except ScenarioError as error:
+            assert error.problems
+
+
 def test_mistral_s_first_release_slides_on_every_layer():
     first = config("mistral", 32, 4096, 32000, 32768, 32, 8, intermediate_size=14336, sliding_window=4096)
     (attention,) = model_from_config(first, "x").attention

@@ -30,7 +30,7 @@ def weight_formats(text: Keys) -> tuple[str, ...]:
         return _grouped(found, found.need("bits"), found.need("group_size"))
     if method == "modelopt":
         formats = {"NVFP4": ("nvfp4",), "FP8": _FROM_FP8}
-        if (algorithm := found.need("quant_algo")) in formats:
+        if (algorithm := str(found.need("quant_algo"))) in formats:
             return formats[algorithm]
         raise found.refuse("quant_algo", f"'{algorithm}' is not understood", f"known: {', '.join(formats)}")
     if method == "compressed-tensors":
@@ -43,7 +43,7 @@ def weight_formats(text: Keys) -> tuple[str, ...]:
 
 
 def _compressed(found: Keys) -> tuple[str, ...]:
-    layout = found.need("format")
+    layout = str(found.need("format"))
     if layout in _COMPRESSED:
         return _COMPRESSED[layout]
     if layout != "pack-quantized":
@@ -54,7 +54,7 @@ def _compressed(found: Keys) -> tuple[str, ...]:
         raise found.refuse("config_groups", "several groups are not understood")
     weights = groups.nested(next(iter(groups.values))).nested("weights")
     bits, size = weights.need("num_bits"), weights.need("group_size")
-    experts_only = any("self_attn" in str(pattern) for pattern in found.get("ignore", []))
+    experts_only = any("self_attn" in str(pattern) for pattern in found.items("ignore"))
     if (bits, size) == (4, 32) and experts_only:
         return ("int4-experts",)
     return _grouped(weights, bits, size, experts_only)
