@@ -93,11 +93,13 @@ def test_junk_in_any_place_is_refused_or_harmless(key, junk):
             if isinstance(value, dict):
                 yield from ({**values, name: inner} for inner in spoilt(value))
 
+    refused = 0
     for given in spoilt(CONFIGS[key]):
         try:
             model_from_config(given, "x")
-        except ScenarioError as error:
-            assert error.problems
+        except ScenarioError:
+            refused += 1
+    assert refused > 10
 
 
 def test_mistral_s_first_release_slides_on_every_layer():
