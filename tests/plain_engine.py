@@ -106,6 +106,9 @@ class PlainReplica:
     def in_flight(self):
         return len(self.running) + len(self.waiting)
 
+    def inside(self):
+        return [*self.running, *self.waiting]
+
     @property
     def waiting_tokens(self):
         return sum(sequence.known_tokens for sequence in self.waiting)

@@ -21,7 +21,7 @@ def submit(replica, *sizes):
     sequences = [
         Sequence(i, i, 0, Request(prompt, output, output, 0.0), 0.0) for i, (prompt, output) in enumerate(sizes)
     ]
-    return sequences, [replica.submit(sequence, 0) for sequence in sequences]
+    return sequences, [replica.submit(sequence) for sequence in sequences]
 
 
 def step(replica):

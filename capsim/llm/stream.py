@@ -1,7 +1,7 @@
 """KV streams: the one form to which every kind of attention reduces."""
 
-import math
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,10 @@ class KVStream:
         """Σ read(c) over the new tokens of a prefill chunk that follows ``context_tokens`` cached ones."""
         if self.chunked:
             return (self._chunked_reads(context_tokens + new_tokens) - self._chunked_reads(context_tokens)) / self.ratio
-        knee = self.knee_tokens or math.inf
         last = context_tokens + new_tokens
+        knee = last if self.knee_tokens is None else self.knee_tokens
+        if last <= knee:
+            return new_tokens * (context_tokens + (new_tokens + 1) / 2) / self.ratio
         growing = max(0.0, min(last, knee) - context_tokens)
         ramp = growing * (context_tokens + (growing + 1) / 2) / self.ratio
         flat = (new_tokens - growing) * self.read(knee) if growing < new_tokens else 0.0
@@ -73,7 +75,7 @@ class KVStream:
         """Whether a decode step reads something else than the whole context."""
         return self.window_tokens is not None or self.top_k is not None
 
-    @property
+    @cached_property
     def knee_tokens(self) -> int | None:
         """Context from which on a decode step reads no more, None where it always does."""
         window = [] if self.window_tokens is None or self.chunked else [self.window_tokens]

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 from simpy import Environment, Event
 
-from capsim.sim.sequence import Sequence
+from capsim.sim.sequence import OnEnd, Sequence
 from capsim.workload.requests import ClosedLoop, OpenArrivals, Request, Traffic
 
-OnEnd = Callable[[Sequence], None]
 Submit = Callable[[Request, int, int, OnEnd | None], None]
 """Takes (request, session, turn, whom to tell at its end)."""
 

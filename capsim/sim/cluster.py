@@ -1,5 +1,6 @@
 """Nodes behind a router: one replication, from the first arrival to the last answer."""
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -8,11 +9,11 @@ from types import FrameType
 
 import simpy
 
-from capsim.sim.clients import OnEnd, start
+from capsim.sim.clients import start
 from capsim.sim.engine import Engine, Turn
 from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
-from capsim.sim.sequence import Sequence
+from capsim.sim.sequence import OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
 from capsim.workload.requests import OpenArrivals, Request, Traffic
 
@@ -29,7 +30,7 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
     cap = traffic.max_in_flight if isinstance(traffic, OpenArrivals) else None
     cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
     start(cluster.env, traffic, cluster.submit)
-    with _interrupts(cluster):
+    with _interrupts(cluster), _no_garbage_collection():
         cluster.env.run()
     cluster.close()
     return cluster.records
@@ -52,8 +53,6 @@ class Cluster:
         self._route = ROUTERS[spec.router]
         self._on_progress = on_progress
         self._submitted = self._ended = 0
-        self._inside: dict[int, Sequence] = {}
-        self._told: dict[int, OnEnd] = {}
         # In lockstep: the batches of a pipeline, and all of a node where it shares experts. The rest each on its own.
         together = spec.layout.replicas if spec.layout.expert else spec.layout.pp
         groups = [range(first, first + together) for first in range(0, spec.layout.replicas, together)]
@@ -65,17 +64,15 @@ class Cluster:
         ]
         self._places = [(engine, replica) for engine in self._engines for replica in engine.replicas]
         self._replicas = [replica for _, replica in self._places]
+        self._several = len(self._places) > 1
 
     def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> None:
         """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away."""
         now = self.env.now
-        sequence = Sequence(self._submitted, session, turn, request, now)
+        sequence = Sequence(self._submitted, session, turn, request, now, on_end)
         if not self._spec.policy.prefix_caching:
             sequence.prefix = ()
         self._submitted += 1
-        if on_end is not None:
-            self._told[sequence.request] = on_end
-        self._inside[sequence.request] = sequence
         reason = self._refusal(request) or self._enqueue(sequence, now)
         if reason:
             sequence.outcome, sequence.reason = "rejected", reason
@@ -91,8 +88,9 @@ class Cluster:
 
     def close(self) -> None:
         """Write down what is still inside, and the blocks that the pools saw."""
-        for sequence in self._inside.values():
-            self.records.add_request(sequence)
+        for replica in self._replicas:
+            for sequence in replica.inside():
+                self.records.add_request(sequence)
         caches = [replica.cache for replica in self._replicas]
         self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.resident_blocks) for c in caches]
         self.records.evicted_blocks = sum(c.evicted_blocks for c in caches)
@@ -101,7 +99,7 @@ class Cluster:
     def _refusal(self, request: Request) -> str:
         if request.prompt_tokens + request.max_tokens > self._spec.max_context_tokens:
             return "longer than the model's context"
-        if self._max_in_flight is not None and len(self._inside) > self._max_in_flight:
+        if self._max_in_flight is not None and self._submitted - self._ended > self._max_in_flight:
             return "in-flight cap"
         return ""
 
@@ -110,7 +108,7 @@ class Cluster:
         if self._spec.router == "prefix-aware":
             for engine in self._engines:
                 engine.catch_up()
-        engine, replica = self._places[self._route(self._replicas, sequence)]
+        engine, replica = self._places[self._route(self._replicas, sequence) if self._several else 0]
         sequence.node, sequence.rank, sequence.enqueued_s = engine.node, replica.index, now_s
         return engine.submit(replica, sequence)
 
@@ -119,14 +117,24 @@ class Cluster:
         self._end(sequence)
 
     def _end(self, sequence: Sequence) -> None:
-        del self._inside[sequence.request]
         self.records.add_request(sequence)
         self._ended += 1
         if self._ended % PROGRESS_EVERY == 0:
             self._on_progress(self._ended)
-        on_end = self._told.pop(sequence.request, None)
-        if on_end is not None:
-            on_end(sequence)
+        if sequence.on_end is not None:
+            sequence.on_end(sequence)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A run makes millions of tuples and no cycles worth a search."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -20,6 +20,15 @@ OnEnd = Callable[[Sequence], None]
 NOT_LATE = (None, None)
 
 
+class _Action(simpy.Event):
+    """Something that an engine does at a later instant."""
+
+    def __init__(self, env: simpy.Environment, do: Callable[[simpy.Event], None]) -> None:
+        self.env = env
+        self.callbacks = [do]
+        self._ok, self._value = True, None
+
+
 class Turn:
     """Who acted last, and when. Engines that act at the same instant do so in the order of their priorities."""
 
@@ -66,28 +75,29 @@ class Engine:
 
     def submit(self, replica: Replica, sequence: Sequence) -> str:
         """Queue a request at one of the replicas; why not, where it refuses."""
-        begun = self._boundary(self._env.now) if self._steps else 0
-        reason = replica.submit(sequence, begun)
+        if replica.counts_blocks:
+            self.catch_up()
+        reason = replica.submit(sequence)
         if reason:
             return reason
         if self._event is None:
             self._at(0.0, self._begin)
-        elif begun and begun < self._steps and replica.could_admit():
-            self._cut(begun)
+        elif self._steps > 1 and replica.could_admit():
+            begun = self._boundary(self._env.now)
+            if begun < self._steps:
+                self._cut(begun)
         return ""
 
     def catch_up(self) -> None:
         """Bring the KV pools to this instant, in the middle of a run."""
-        if self._steps:
+        if self._steps > 1:
             begun = self._boundary(self._env.now)
             for replica in self.replicas:
                 replica.catch_up(begun)
 
     def _at(self, delay_s: float, action: Callable[[simpy.Event], None]) -> None:
         """Do something after a delay, after the arrivals of that instant and engines of lower priority number."""
-        event = self._event = simpy.Event(self._env)
-        event._ok, event._value = True, None
-        event.callbacks.append(action)
+        event = self._event = _Action(self._env, action)
         self._env.schedule(event, self._priority, delay_s)  # type: ignore[arg-type]
 
     def _begin(self, _: simpy.Event | None = None) -> None:

@@ -1,7 +1,7 @@
 """What a run writes down: one row a request, one row a run of like steps. Everything else is computed from these.
 
 Rows are buffered, turned into Arrow columns a chunk at a time, and from the second chunk on streamed to a temporary
-Parquet file, so that memory does not grow with the length of a run.
+file, so that memory does not grow with the length of a run.
 """
 
 import tempfile
@@ -35,13 +35,13 @@ SEGMENTS = pa.schema({
 
 
 class Table:
-    """Rows of one schema. A table longer than a chunk lies in a Parquet file of its own, deleted with it."""
+    """Rows of one schema. A table longer than a chunk lies in an Arrow file of its own, deleted with it."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
         self._rows: list[tuple[Any, ...]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._writer: pq.ParquetWriter | None = None
+        self._writer: pa.RecordBatchStreamWriter | None = None
 
     def append(self, row: tuple[Any, ...]) -> None:
         """Add a row, its values in the order of the schema."""
@@ -59,21 +59,21 @@ class Table:
         """All rows, a part at a time. The table must be closed."""
         if self._folder is None:
             return iter([self._batch()])
-        return pq.ParquetFile(self._path).iter_batches(CHUNK_ROWS)
+        return iter(pa.ipc.open_stream(self._path))
 
     def frame(self) -> pd.DataFrame:
         """All rows, in the order in which they were added. The table must be closed."""
-        return pa.Table.from_batches(self.batches(), schema=self.schema).to_pandas()
+        return pa.Table.from_batches(self.batches(), schema=self.schema).unify_dictionaries().to_pandas()
 
     @property
     def _path(self) -> Path:
         assert self._folder is not None
-        return Path(self._folder.name) / "rows.parquet"
+        return Path(self._folder.name) / "rows.arrow"
 
     def _spill(self) -> None:
         if self._writer is None:
             self._folder = tempfile.TemporaryDirectory(prefix="capsim-")
-            self._writer = pq.ParquetWriter(self._path, self.schema)
+            self._writer = pa.ipc.new_stream(self._path, self.schema)
         self._writer.write_batch(self._batch())
         self._rows.clear()
 

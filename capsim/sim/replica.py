@@ -69,6 +69,10 @@ class Replica:
     def in_flight(self) -> int:
         return len(self.running) + len(self.waiting)
 
+    def inside(self) -> list[Sequence]:
+        """Requests that have not ended."""
+        return [*self.running.values(), *self.waiting]
+
     @property
     def held_tokens(self) -> int:
         """Tokens in the blocks that its sequences hold."""
@@ -78,16 +82,16 @@ class Replica:
         """Tokens of a prompt that need no prefill here: full blocks, and never the last token."""
         return self._cached(sequence, self._match(sequence))
 
-    def submit(self, sequence: Sequence, steps_begun: int) -> str:
-        """Queue a request; why not, when the queue is full or it could never be served.
+    @property
+    def counts_blocks(self) -> bool:
+        """Whether ``submit`` counts blocks, and wants the pool brought up to date before."""
+        return self._policy.queue_limit is not None
 
-        ``steps_begun`` counts the steps of the run under way that have begun, 0 between runs.
-        """
+    def submit(self, sequence: Sequence) -> str:
+        """Queue a request; why not, when the queue is full or it could never be served."""
         limit = self._policy.queue_limit
-        if limit is not None:
-            self.catch_up(steps_begun)
-            if self._would_wait(sequence) > limit:
-                return "queue full"
+        if limit is not None and self._would_wait(sequence) > limit:
+            return "queue full"
         if self.cache.rule.blocks(sequence.prompt_tokens + sequence.max_tokens) > self._largest():
             return "larger than the KV pool" if self._fixed_blocks is None else "larger than a slot"
         if not self._policy.chunked_prefill and sequence.prompt_tokens > self._max_num_batched_tokens:

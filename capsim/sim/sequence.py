@@ -1,8 +1,11 @@
 """A request inside the cluster: what the client asked for, where it stands, and what has happened to it so far."""
 
+from collections.abc import Callable
+
 from capsim.workload.requests import Request
 
 NEVER = float("nan")
+OnEnd = Callable[["Sequence"], None]
 
 
 class Sequence:
@@ -14,12 +17,12 @@ class Sequence:
     ``output_tokens`` is for the node that counts tokens; queues, schedulers and routers see ``max_tokens``.
     ``ticket`` orders the running sequences of a replica by admission; ``base`` is the context less the replica's
     clock while the sequence decodes, and ``pieces`` what it adds to the sums that its replica keeps. It holds the
-    first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all.
+    first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all. ``on_end`` is told when it has ended.
     """
 
     __slots__ = (
         "arrival_s", "base", "cached_tokens", "computed_tokens", "decoding", "enqueued_s", "finished_s",
-        "first_scheduled_s", "first_token_s", "known_tokens", "last_token_s", "max_tokens", "node", "outcome",
+        "first_scheduled_s", "first_token_s", "known_tokens", "last_token_s", "max_tokens", "node", "on_end", "outcome",
         "output_tokens", "pieces", "preemptions", "prefix", "prompt_tokens", "rank", "reason", "request", "runs",
         "session", "settled", "shared_blocks", "stalls_s", "ticket", "turn",
     )  # fmt: skip
@@ -29,12 +32,15 @@ class Sequence:
     settled: bool
     ticket: int
 
-    def __init__(self, number: int, session: int, turn: int, request: Request, arrival_s: float) -> None:
+    def __init__(
+        self, number: int, session: int, turn: int, request: Request, arrival_s: float, on_end: OnEnd | None = None
+    ) -> None:
         self.request = number
         self.session = session
         self.turn = turn
         self.prompt_tokens, self.output_tokens, self.max_tokens, _, self.prefix = request
         self.arrival_s = arrival_s
+        self.on_end = on_end
         self.enqueued_s = self.first_scheduled_s = self.first_token_s = NEVER
         self.last_token_s = self.finished_s = NEVER
         self.node = self.rank = -1
