@@ -5,6 +5,7 @@ Everything is per rank. Ranks never pool memory: a node carries what its fullest
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from capsim import units
 from capsim.engine_spec import BLOCK_WEIGHTS, EngineSpec, ExpertLayout
@@ -171,8 +172,13 @@ class BlockRule:
         return (len(self.table) - 1) * self.block_tokens
 
     def blocks(self, context_tokens: int) -> int:
-        covered, last = -(-context_tokens // self.block_tokens), len(self.table) - 1
-        return self.table[covered] if covered <= last else self.table[last] + covered - last
+        covered = -(-context_tokens // self.block_tokens)
+        return covered + self._settled_extra if covered >= len(self.table) else self.table[covered]
+
+    @cached_property
+    def _settled_extra(self) -> int:
+        """Blocks beyond one for each block of tokens, once the windows are full."""
+        return self.table[-1] - len(self.table) + 1
 
 
 def block_rule(budget: MemoryBudget, model: ModelSpec, kv_format: KVFormat, layout: Parallelism) -> BlockRule:

@@ -79,7 +79,7 @@ def step_seconds(segments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _itl(requests: pd.DataFrame, segments: pd.DataFrame) -> Sample:
     """Gaps of a step and those that prefill made longer from the segments, those of a preemption from the requests."""
-    stalls = np.array([gap for gaps in requests["stalls_s"] for gap in gaps])
+    stalls = np.concatenate([[], *requests.loc[requests["preemptions"] > 0, "stalls_s"]])
     seconds, row = step_seconds(segments)
     share = segments["share"].to_numpy()
     gaps = segments["decode_sequences"].to_numpy()[row] * share[row]

@@ -69,6 +69,8 @@ class KVCache:
 
     def match(self, prefix: tuple[Run, ...], known_tokens: int) -> Match:
         """How much of a context of ``known_tokens`` is here. Nothing is held by it."""
+        if not prefix:
+            return NO_MATCH
         runs = blocks = idle = 0
         for run in prefix:
             held = self._blocks.get(run)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from capsim.sim.sequence import Sequence
 
-CHUNK_ROWS = 32_768
+CHUNK_ROWS = 8192
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 REQUESTS = pa.schema({
     "request": pa.int32(), "session": pa.int32(), "turn": pa.int32(), "pool": _TEXT, "node": pa.int32(),

@@ -46,12 +46,16 @@ class Replica:
         self.waiting: deque[Sequence] = deque()
         self.waiting_tokens = 0
         self.running: dict[int, Sequence] = {}
-        self._policy = policy
+        self._queue_limit = policy.queue_limit
+        self._joins_running = policy.joins_running
+        self._chunked_prefill = policy.chunked_prefill
+        self._blocks = cache.rule.blocks
         self._max_num_seqs = policy.max_num_seqs
         self._max_num_batched_tokens = policy.max_num_batched_tokens
         self._prefill_first = policy.prefill_first
         self._fixed_blocks = cache.total_blocks // policy.max_num_seqs if policy.reserve == "slot" else None
         self._plain = policy.reserve == "prompt" and policy.chunked_prefill
+        self._most_blocks = cache.total_blocks if self._fixed_blocks is None else self._fixed_blocks
         self._grows = policy.reserve in ("prompt", "estimate")
         self._estimate = TokenEstimate() if policy.reserve == "estimate" else None
         self._decoding = Decoding(streams, cache.rule, grows=self._grows)
@@ -85,16 +89,15 @@ class Replica:
     @property
     def counts_blocks(self) -> bool:
         """Whether ``submit`` counts blocks, and wants the pool brought up to date before."""
-        return self._policy.queue_limit is not None
+        return self._queue_limit is not None
 
     def submit(self, sequence: Sequence) -> str:
         """Queue a request; why not, when the queue is full or it could never be served."""
-        limit = self._policy.queue_limit
-        if limit is not None and self._would_wait(sequence) > limit:
+        if self._queue_limit is not None and self._would_wait(sequence) > self._queue_limit:
             return "queue full"
-        if self.cache.rule.blocks(sequence.prompt_tokens + sequence.max_tokens) > self._largest():
+        if self._blocks(sequence.prompt_tokens + sequence.max_tokens) > self._most_blocks:
             return "larger than the KV pool" if self._fixed_blocks is None else "larger than a slot"
-        if not self._policy.chunked_prefill and sequence.prompt_tokens > self._max_num_batched_tokens:
+        if not self._chunked_prefill and sequence.prompt_tokens > self._max_num_batched_tokens:
             return "prompt longer than a step's token budget"
         self.waiting.append(sequence)
         self.waiting_tokens += sequence.known_tokens
@@ -111,7 +114,8 @@ class Replica:
         """Whether the sequence that was queued last might start with the next step."""
         if len(self.waiting) != 1 or not self._has_place():
             return False
-        return self._estimate is not None or self._fits(self.waiting[0], self._match(self.waiting[0]), FOREVER)
+        first = self.waiting[0]
+        return self._estimate is not None or self._fits(first, self._match(first), FOREVER)
 
     def begin(self, now_s: float) -> Work:
         """Decide the next step, and for how many steps that decision stands; hold the KV blocks of the first."""
@@ -161,19 +165,15 @@ class Replica:
         return ended, kv_blocks
 
     def _has_place(self) -> bool:
-        return len(self.running) < self._max_num_seqs and (self._policy.joins_running or not self.running)
-
-    def _largest(self) -> int:
-        """The most blocks that one sequence can hold."""
-        return self.cache.total_blocks if self._fixed_blocks is None else self._fixed_blocks
+        return len(self.running) < self._max_num_seqs and (self._joins_running or not self.running)
 
     def _held(self, sequence: Sequence, tokens: int) -> int:
         """Blocks that a sequence holds with a context of that many tokens, shared ones included."""
         if self._grows:
-            return self.cache.rule.blocks(tokens)
+            return self._blocks(tokens)
         if self._fixed_blocks is not None:
             return self._fixed_blocks
-        return self.cache.rule.blocks(sequence.prompt_tokens + sequence.max_tokens)
+        return self._blocks(sequence.prompt_tokens + sequence.max_tokens)
 
     def _would_wait(self, sequence: Sequence) -> int:
         """How many would wait, ``sequence`` included, once those that can start have started, nothing being cached."""
@@ -258,7 +258,7 @@ class Replica:
     def _prefill(self, budget: int, now_s: float) -> None:
         """Give the token budget to the prompt that is half done, then to waiting ones in order."""
         sequence = self._prefilling
-        may_join = self._policy.joins_running or not self.running
+        may_join = self._joins_running or not self.running
         if sequence is not None:
             new = min(sequence.known_tokens - sequence.computed_tokens, budget)
             if not self._take_chunk(sequence, new):
@@ -266,13 +266,13 @@ class Replica:
             budget -= new
         while self.waiting and budget > 0 and may_join and not self._preempted:
             sequence = self.waiting[0]
-            match = self._match(sequence)
+            match = self._match(sequence) if sequence.prefix else NO_MATCH
             if len(self.running) >= self._max_num_seqs or not self._fits(sequence, match, budget):
                 return
             budget -= self._admit(self.waiting.popleft(), match, budget, now_s)
 
     def _match(self, sequence: Sequence) -> Match:
-        return self.cache.match(sequence.prefix, sequence.known_tokens) if sequence.prefix else NO_MATCH
+        return self.cache.match(sequence.prefix, sequence.known_tokens)
 
     def _cached(self, sequence: Sequence, match: Match) -> int:
         """Tokens that need no prefill: full blocks, and never the last token, which yields the next."""
@@ -283,8 +283,8 @@ class Replica:
         """Whether the first waiting sequence may start."""
         known, cache = sequence.known_tokens, self.cache
         if self._plain and match is NO_MATCH:
-            return cache.rule.blocks(known) <= cache.free_blocks
-        if not self._policy.chunked_prefill:
+            return self._blocks(known) <= cache.free_blocks
+        if not self._chunked_prefill:
             left = known - self._cached(sequence, match)
             if left > budget and left <= self._max_num_batched_tokens:
                 return False
@@ -317,9 +317,10 @@ class Replica:
         """Hold the blocks of a chunk of a prompt and put it into the step; False where they are short."""
         done, shared = sequence.computed_tokens, sequence.shared_blocks
         if self._grows:
-            blocks = self.cache.rule.blocks
-            before = 0 if first else max(0, blocks(done) - shared)
-            if not self.cache.take(max(0, blocks(done + new) - shared) - before):
+            more = max(0, self._blocks(done + new) - shared)
+            if not first:
+                more -= max(0, self._blocks(done) - shared)
+            if more and not self.cache.take(more):
                 return False
         if sequence.prefix:
             self._share(sequence, done + new, min(done + new, sequence.prompt_tokens))
