@@ -103,3 +103,11 @@ def _variation_in_minutes(arrival_s: np.ndarray) -> float | None:
 def _peak_to_mean(arrival_s: np.ndarray, span_s: float) -> float | None:
     counts = _counts(arrival_s, 60.0, span_s)
     return None if not counts.any() else float(counts.max() / counts.mean())
+
+
+def distribution_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Kolmogorov–Smirnov distance of two samples: the largest gap between their distribution functions."""
+    first, second = np.sort(first), np.sort(second)
+    both = np.concatenate([first, second])
+    shares = (np.searchsorted(sample, both, side="right") / len(sample) for sample in (first, second))
+    return float(np.abs(np.subtract(*shares)).max())

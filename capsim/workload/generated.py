@@ -1,0 +1,29 @@
+"""What a workload's generated stream looks like, measured as a trace is."""
+
+import numpy as np
+
+from capsim.workload.figures import Figures, figures
+from capsim.workload.requests import draw_arrivals, draw_lengths
+from capsim.workload.spec import Workload
+
+SAMPLE = 50_000
+MAX_ARRIVALS = 4_000_000
+MOST, FEWEST = 20, 3
+SEED = 0
+ARRIVAL_FIGURES = ("rate_per_s", "cv", "cv_in_minute", "idc_1s", "idc_10s", "idc_60s", "peak_to_mean_minute")
+
+
+def generated(workload: Workload, span_s: float, rate_per_s: float) -> Figures:
+    """Figures of streams of ``span_s``: the mean of each over replications, fewer of them at a higher rate."""
+    replications = int(np.clip(MAX_ARRIVALS / (span_s * rate_per_s), FEWEST, MOST))
+    timed = workload.model_copy(update={"duration_s": span_s, "requests": None})
+    prompt, output = draw_lengths(workload, SAMPLE)
+    drawn = [draw_arrivals(timed, SEED, index)[0] for index in range(replications)]
+    seen = [figures(arrival_s, prompt, output, span_s) for arrival_s in drawn if len(arrival_s)]
+    means = {name: _mean([getattr(one, name) for one in seen]) for name in ARRIVAL_FIGURES}
+    return seen[0].model_copy(update=means)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
