@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from capsim.cli import verbs
+from capsim.cli import trace, verbs
 from capsim.cli.verbs import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
 
@@ -23,6 +23,7 @@ app.command("run")(verbs.run)
 app.command("plan")(verbs.plan)
 app.command("check")(verbs.check)
 app.add_typer(verbs.catalog, name="catalog")
+app.add_typer(trace.trace, name="trace")
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -17,12 +17,12 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
     if format_ == "json":
         return to_json(summary)
     if format_ == "csv":
-        return _csv({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
+        return csv_text({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
     blocks = [
         _run_head(summary), _latency_rows(summary), _fleet_rows(summary), _cost_rows(summary["cost"]),
         _basis_rows(summary["basis"]),
     ]  # fmt: skip
-    return _document(blocks, _notes(summary["warnings"]), format_)
+    return document_text(blocks, _notes(summary["warnings"]), format_)
 
 
 def render_plan(document: dict[str, Any], format_: str) -> str:
@@ -34,12 +34,12 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
         return f"interrupted: at least {passing:,} sessions" + (f", fewer than {failing:,}\n" if failing else "\n")
     candidate = document["candidates"][0]
     if format_ == "csv":
-        return _csv({key: value for key, value in candidate.items() if key != "basis"})
+        return csv_text({key: value for key, value in candidate.items() if key != "basis"})
     blocks = [
         _what_rows(document), _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate),
         _cost_rows(candidate["cost"]), _basis_rows(candidate["basis"]),
     ]  # fmt: skip
-    return _document(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
+    return document_text(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
 
 
 def _run_head(summary: dict[str, Any]) -> Rows:
@@ -168,7 +168,7 @@ def _notes(warnings: list[str]) -> list[str]:
     return [f"note: {warning}" for warning in warnings]
 
 
-def _document(blocks: list[Rows], lines: list[str], format_: str) -> str:
+def document_text(blocks: list[Rows], lines: list[str], format_: str) -> str:
     draw = _markdown if format_ == "markdown" else text
     parts = [draw(rows) for rows in blocks if rows]
     return "\n".join(parts + ["".join(f"{line}\n" for line in lines)] * bool(lines))
@@ -186,7 +186,7 @@ def _markdown(rows: Rows) -> str:
     return "".join("| " + " | ".join(row) + " |\n" for row in lines)
 
 
-def _csv(document: dict[str, Any]) -> str:
+def csv_text(document: dict[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["metric", "value"])

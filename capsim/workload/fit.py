@@ -55,7 +55,7 @@ def fit(trace: Trace) -> Fit:
     tried: dict[str, tuple[dict[str, Any], Figures, float]] = {}
     for arrival in _families(trace.arrival_s, seen):
         workload = Workload.model_validate({"arrival": arrival, **lengths})
-        found = generated(workload, float(trace.arrival_s[-1]), seen.rate_per_s)
+        found = generated(workload, float(trace.arrival_s[-1]))
         apart, kind = _apart(found, seen), arrival["kind"]
         if kind not in tried or apart < tried[kind][2]:
             tried[kind] = arrival, found, apart

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from capsim.workload.arrivals import long_run_rate_per_s
+from capsim.workload.classes import Superposed
 from capsim.workload.figures import Figures, figures
 from capsim.workload.requests import draw_arrivals, draw_lengths
-from capsim.workload.spec import Workload
+from capsim.workload.spec import Closed, Workload
 
 SAMPLE = 50_000
 MAX_ARRIVALS = 4_000_000
@@ -13,15 +15,25 @@ SEED = 0
 ARRIVAL_FIGURES = ("rate_per_s", "cv", "cv_in_minute", "idc_1s", "idc_10s", "idc_60s", "peak_to_mean_minute")
 
 
-def generated(workload: Workload, span_s: float, rate_per_s: float) -> Figures:
+def generated(workload: Workload, span_s: float) -> Figures:
     """Figures of streams of ``span_s``: the mean of each over replications, fewer of them at a higher rate."""
-    replications = int(np.clip(MAX_ARRIVALS / (span_s * rate_per_s), FEWEST, MOST))
+    replications = int(np.clip(MAX_ARRIVALS / (span_s * open_rate_per_s(workload)), FEWEST, MOST))
     timed = workload.model_copy(update={"duration_s": span_s, "requests": None})
     prompt, output = draw_lengths(workload, SAMPLE)
     drawn = [draw_arrivals(timed, SEED, index)[0] for index in range(replications)]
     seen = [figures(arrival_s, prompt, output, span_s) for arrival_s in drawn if len(arrival_s)]
     means = {name: _mean([getattr(one, name) for one in seen]) for name in ARRIVAL_FIGURES}
     return seen[0].model_copy(update=means)
+
+
+def open_rate_per_s(workload: Workload) -> float:
+    """Requests a second of an open workload, over a long time."""
+    arrival = workload.arrival
+    assert arrival is not None
+    assert not isinstance(arrival, Closed)
+    if isinstance(arrival, Superposed):
+        return sum(long_run_rate_per_s(one.arrival) for one in arrival.classes)
+    return long_run_rate_per_s(arrival)
 
 
 def _mean(values: list[float | None]) -> float | None:

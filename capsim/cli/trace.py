@@ -1,0 +1,197 @@
+"""Verbs on traces: describe one, fit a preset to one, and show how the catalog's presets stand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from capsim.cli.verbs import Format, OutputFormat
+
+if TYPE_CHECKING:
+    from capsim.cli.tables import Rows
+    from capsim.workload.figures import Figures, Lengths
+
+trace = typer.Typer(help="Traffic as it really comes.", no_args_is_help=True, rich_markup_mode=None)
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Trace: CSV, JSON lines, or a vLLM benchmark result.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="ROLE=NAME,...", help="Columns of an unknown schema: arrival=when,prompt_tokens=in,..."),
+]
+HOUR_S = 3600.0
+
+
+@trace.command("describe")
+def describe_trace(file: File, columns: Columns = None, format_: OutputFormat = Format.table) -> None:
+    """Rate, clumping, lengths, prefix reuse and sessions of a trace, and the nearest preset."""
+    from dataclasses import asdict
+
+    from capsim.catalog import load_catalog
+    from capsim.cli import tables
+    from capsim.store import to_json
+    from capsim.workload.describe import describe
+    from capsim.workload.traces import read_trace
+
+    read = read_trace(file, _columns(columns))
+    found = describe(read, load_catalog().workloads)
+    document = {**asdict(found), "figures": found.figures.model_dump(), "warnings": list(read.warnings)}
+    if format_ is Format.json:
+        print(to_json(document), end="")
+    elif format_ is Format.csv:
+        print(tables.csv_text(document), end="")
+    else:
+        blocks = [_head(document), _figures({"the trace": found.figures}), _nearest(found.distances)]
+        print(tables.document_text(blocks, [f"note: {note}" for note in read.warnings], format_), end="")
+
+
+@trace.command("fit")
+def fit_preset(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Trace, inference-perf profile, or folder of ServeGen chunk files.")
+    ],
+    columns: Columns = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the preset here; else it is printed.")] = None,
+    format_: OutputFormat = Format.table,
+) -> None:
+    """Make a workload preset of a trace, and compare what it generates with the trace."""
+    from datetime import date
+
+    import yaml
+
+    from capsim.cli import tables
+    from capsim.errors import ScenarioError
+    from capsim.workload.generated import generated
+    from capsim.workload.preset import preset_of
+
+    preset = preset_of(file, _columns(columns), date.today())
+    text = yaml.safe_dump({preset.name: preset.entry}, sort_keys=False, default_flow_style=None, width=118)
+    if out is not None:
+        try:
+            out.write_text(text)
+        except OSError as error:
+            raise ScenarioError.one(f"cannot be written: {error.strerror}", path=f"--out {out}") from error
+    if preset.fit is None:
+        blocks = [_figures({"generated": generated(preset.workload, HOUR_S)})]
+    else:
+        blocks = [
+            _figures({"the trace": preset.fit.trace, "generated": preset.fit.generated}),
+            _tried(preset.fit.arrivals, preset.fit.trace), _distances(preset.fit),
+        ]  # fmt: skip
+    notes = [f"note: {note}" for note in preset.notes]
+    print(tables.document_text(blocks, notes, format_), end="")
+    print(
+        f"\n{text}" if out is None else f"written to {out}: workload: {{preset: {out}}}",
+        end="" if out is None else "\n",
+    )
+
+
+@trace.command("presets")
+def show_presets(format_: OutputFormat = Format.table) -> None:
+    """What each preset of the catalog generates in an hour, beside its source where that is known."""
+    from capsim.catalog import load_catalog
+    from capsim.cli import tables
+    from capsim.store import to_json
+    from capsim.workload.generated import generated
+
+    catalog = load_catalog()
+    found = {}
+    for name, preset in catalog.workloads.items():
+        if name in catalog.traffic:
+            found[f"{name}: source"] = catalog.traffic[name]
+        found[f"{name}: generated"] = generated(preset, HOUR_S)
+    document = {name: figures.model_dump() for name, figures in found.items()}
+    if format_ is Format.json:
+        print(to_json(document), end="")
+    elif format_ is Format.csv:
+        print(tables.csv_text(document), end="")
+    else:
+        print(tables.document_text([_side_by_side(found)], [], format_), end="")
+
+
+def _columns(text: str | None) -> dict[str, str] | None:
+    """``arrival=when,prompt_tokens=in`` as a dict."""
+    from capsim.errors import ScenarioError, did_you_mean
+    from capsim.workload.spec import TraceColumns
+
+    if text is None:
+        return None
+    named = {}
+    for part in text.split(","):
+        role, equals, name = part.partition("=")
+        if not equals or role not in TraceColumns.model_fields:
+            hint = did_you_mean(role, list(TraceColumns.model_fields))
+            raise ScenarioError.one(f"expected role=column, got '{part}'", path="--columns", hint=hint)
+        named[role] = name
+    return named
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _head(document: dict[str, Any]) -> "Rows":
+    from capsim import units
+
+    rows = [
+        ["Requests", f"{document['requests']:,}, and {document['failed']:,} that failed"],
+        ["Span", units.seconds(document["span_s"])],
+        ["Prompt and output", f"rank correlation {_number(document['correlation'])}"],
+    ]
+    if document["reuse"] is not None:
+        rows.append(["Prefix reuse", f"{document['reuse']:.1%} of prompt tokens, by an infinite cache"])
+    sessions = document["sessions"]
+    if sessions is not None:
+        turns = ", ".join(f"{name} {_number(sessions[f'turns_{name}'])}" for name in ("mean", "p50", "p95"))
+        gaps = ", ".join(f"{name} {_number(sessions[f'gap_s_{name}'])}" for name in ("p5", "p50", "p95"))
+        share = f"{sessions['multi_turn_share']:.1%} of several turns"
+        rows.append(["Sessions", f"{sessions['sessions']:,}, {share}; turns {turns}"])
+        rows.append(["Gaps in sessions", f"{gaps} s"])
+    return rows
+
+
+def _figures(streams: dict[str, "Figures"]) -> "Rows":
+    """Figures of one or more streams, a column each."""
+    rows = [["", *streams, *[""] * (2 - len(streams))]]
+    for label, name in (
+        ("requests/s", "rate_per_s"), ("CV of gaps", "cv"), ("CV inside a minute", "cv_in_minute"),
+        ("IDC at 1 s", "idc_1s"), ("IDC at 10 s", "idc_10s"), ("IDC at 60 s", "idc_60s"),
+        ("peak/mean minute", "peak_to_mean_minute"),
+    ):  # fmt: skip
+        rows.append([label, *(_number(getattr(one, name)) for one in streams.values())])
+    for label, name in (("prompt tokens", "prompt_tokens"), ("output tokens", "output_tokens")):
+        for quantity in ("mean", "p50", "p95", "p99"):
+            values = (_number(getattr(getattr(one, name), quantity)) for one in streams.values())
+            rows.append([f"{label} {quantity}", *values])
+    return rows
+
+
+def _tried(arrivals: dict[str, tuple[tuple[float | None, ...], float]], seen: "Figures") -> "Rows":
+    rows = [["Arrivals tried", "IDC at 1 s", "10 s", "60 s", "mean |ln ratio|"]]
+    rows += [[kind, *map(_number, idc), _number(apart)] for kind, (idc, apart) in arrivals.items()]
+    return [*rows, ["the trace", *map(_number, seen.idc), ""]]
+
+
+def _distances(fit: Any) -> "Rows":
+    rows = [["Lengths", "written as", "KS distance"]]
+    for role, apart in (("prompt_tokens", fit.prompt_distance), ("output_tokens", fit.output_distance)):
+        rows.append([role, fit.values[role]["kind"], _number(apart)])
+    return rows
+
+
+def _nearest(distances: dict[str, float]) -> "Rows":
+    rows = [["Nearest presets", "KS prompts + KS outputs + |ln CV ratio|", ""]]
+    return [*rows, *([name, _number(apart), ""] for name, apart in list(distances.items())[:3])]
+
+
+def _side_by_side(found: dict[str, "Figures"]) -> "Rows":
+    """A row a stream."""
+    rows = [
+        ["Preset", "req/s", "CV", "IDC 1 s", "10 s", "60 s", "prompt p50", "p95", "p99", "output p50", "p95", "p99"]
+    ]
+
+    def quantiles(lengths: "Lengths") -> list[float | None]:
+        return [lengths.p50, lengths.p95, lengths.p99]
+
+    for name, one in found.items():
+        values = [one.rate_per_s, one.cv, *one.idc, *quantiles(one.prompt_tokens), *quantiles(one.output_tokens)]
+        rows.append([name, *map(_number, values)])
+    return rows
