@@ -13,14 +13,18 @@ from capsim.llm import Attention
 from capsim.prices import OwnPrice
 from capsim.scenario.spec import SLO, MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
 from capsim.sim.records import REQUESTS, SEGMENTS
+from capsim.workload.arrivals import Window
+from capsim.workload.classes import ClientClass
 from capsim.workload.distributions import Distribution, Part
-from capsim.workload.spec import TraceColumns, Workload
+from capsim.workload.spec import Arrival, TraceColumns, Workload
+from capsim.workload.traces.schemas import SCHEMAS
 
 DOCS = Path(__file__).parents[1] / "docs"
 DISTRIBUTIONS = typing.get_args(typing.get_args(Distribution)[0])
+ARRIVALS = typing.get_args(typing.get_args(Arrival)[0])
 SPECS = [
     Scenario, ParallelismSpec, SchedulerSpec, MemorySpec, PriceSpec, OwnPrice, SLO, PlanSpec, Workload, TraceColumns,
-    Part, *DISTRIBUTIONS,
+    Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS,
 ]  # fmt: skip
 
 
@@ -40,3 +44,11 @@ def test_every_kind_basis_attention_and_family_is_documented():
 
 def test_every_column_of_the_tables_is_documented():
     assert {*REQUESTS.names, *SEGMENTS.names} <= words("results.md")
+
+
+def test_every_family_of_arrivals_and_column_of_a_trace_is_documented():
+    kinds = {typing.get_args(family.model_fields["kind"].annotation)[0] for family in ARRIVALS}
+    assert kinds <= words("scenario.md")
+    own = SCHEMAS["capsim"]
+    assert {*own.columns.values(), *own.optional.values()} <= words("workloads.md")
+    assert all(f"`{name}`" in (DOCS / "workloads.md").read_text() for name in SCHEMAS)

@@ -9,7 +9,7 @@ from capsim.cli.verbs import Format, OutputFormat
 
 if TYPE_CHECKING:
     from capsim.cli.tables import Rows
-    from capsim.workload.figures import Figures, Lengths
+    from capsim.workload.figures import Figures
 
 trace = typer.Typer(help="Traffic as it really comes.", no_args_is_help=True, rich_markup_mode=None)
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Trace: CSV, JSON lines, or a vLLM benchmark result.")]
@@ -50,7 +50,6 @@ def fit_preset(
     ],
     columns: Columns = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the preset here; else it is printed.")] = None,
-    format_: OutputFormat = Format.table,
 ) -> None:
     """Make a workload preset of a trace, and compare what it generates with the trace."""
     from datetime import date
@@ -77,11 +76,8 @@ def fit_preset(
             _tried(preset.fit.arrivals, preset.fit.trace), _distances(preset.fit),
         ]  # fmt: skip
     notes = [f"note: {note}" for note in preset.notes]
-    print(tables.document_text(blocks, notes, format_), end="")
-    print(
-        f"\n{text}" if out is None else f"written to {out}: workload: {{preset: {out}}}",
-        end="" if out is None else "\n",
-    )
+    print(tables.document_text(blocks, notes, "table"), end="")
+    print(f"\n{text}" if out is None else f"\nworkload: {{preset: {out}}}\n", end="")
 
 
 @trace.command("presets")
@@ -184,14 +180,10 @@ def _nearest(distances: dict[str, float]) -> "Rows":
 
 def _side_by_side(found: dict[str, "Figures"]) -> "Rows":
     """A row a stream."""
-    rows = [
-        ["Preset", "req/s", "CV", "IDC 1 s", "10 s", "60 s", "prompt p50", "p95", "p99", "output p50", "p95", "p99"]
-    ]
-
-    def quantiles(lengths: "Lengths") -> list[float | None]:
-        return [lengths.p50, lengths.p95, lengths.p99]
-
+    quantities = ("mean", "p50", "p95")
+    lengths = [f"{what} {quantity}" for what in ("prompt", "output") for quantity in quantities]
+    rows = [["Preset", "req/s", "CV", "IDC 1 s", "10 s", "60 s", *lengths]]
     for name, one in found.items():
-        values = [one.rate_per_s, one.cv, *one.idc, *quantiles(one.prompt_tokens), *quantiles(one.output_tokens)]
-        rows.append([name, *map(_number, values)])
+        tokens = [getattr(of, quantity) for of in (one.prompt_tokens, one.output_tokens) for quantity in quantities]
+        rows.append([name, *map(_number, [one.rate_per_s, one.cv, *one.idc, *tokens])])
     return rows

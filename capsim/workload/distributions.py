@@ -27,7 +27,7 @@ class _Spec(BaseModel):
 class Constant(_Spec):
     """Always ``value``."""
 
-    kind: Literal["constant"] = "constant"
+    kind: Literal["constant"]
     value: float = Field(gt=0)
 
     def draw(self, uniforms: Uniforms) -> np.ndarray:

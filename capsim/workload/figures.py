@@ -91,13 +91,16 @@ def _counts(arrival_s: np.ndarray, window_s: float, span_s: float) -> np.ndarray
 
 
 def _variation_in_minutes(arrival_s: np.ndarray) -> float | None:
-    minutes = arrival_s // 60
-    gaps_s, inside = np.diff(arrival_s), minutes[1:] == minutes[:-1]
-    starts = np.flatnonzero(np.diff(minutes[1:][inside], prepend=-1))
-    parts = [part for part in np.split(gaps_s[inside], starts[1:]) if variation(part) is not None]
-    if not parts:
+    minutes = np.unique(arrival_s // 60, return_inverse=True)[1]
+    inside = minutes[1:] == minutes[:-1]
+    gaps_s, minutes = np.diff(arrival_s)[inside], minutes[1:][inside]
+    counts = np.bincount(minutes)
+    means = np.bincount(minutes, gaps_s) / np.maximum(counts, 1)
+    variances = np.bincount(minutes, (gaps_s - means[minutes]) ** 2) / np.maximum(counts, 1)
+    kept = (counts >= SMALLEST_SAMPLE) & (means > 0)
+    if not kept.any():
         return None
-    return float(np.average([variation(part) or 0.0 for part in parts], weights=[len(part) for part in parts]))
+    return float(np.average(np.sqrt(variances[kept]) / means[kept], weights=counts[kept]))
 
 
 def _peak_to_mean(arrival_s: np.ndarray, span_s: float) -> float | None:

@@ -9,8 +9,8 @@ from capsim.workload.requests import draw_arrivals, draw_lengths
 from capsim.workload.spec import Closed, Workload
 
 SAMPLE = 50_000
-MAX_ARRIVALS = 4_000_000
-MOST, FEWEST = 20, 3
+MAX_ARRIVALS = 1_000_000
+MOST, FEWEST = 50, 3
 SEED = 0
 ARRIVAL_FIGURES = ("rate_per_s", "cv", "cv_in_minute", "idc_1s", "idc_10s", "idc_60s", "peak_to_mean_minute")
 
