@@ -113,7 +113,7 @@ class _Reader:
     def _seconds(self, arrival: np.ndarray) -> np.ndarray:
         """Seconds from the first request."""
         if self.stamped:
-            return np.asarray((arrival - arrival[0]) / 1e9)
+            return pd.to_timedelta(arrival - arrival[0], unit="ns").total_seconds().to_numpy()
         scaled = arrival * self.schema.seconds_per_unit
         return np.asarray(scaled - scaled[0])
 
