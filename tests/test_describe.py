@@ -5,6 +5,7 @@ import pytest
 
 from capsim.catalog import load_catalog
 from capsim.workload.describe import describe, reuse
+from capsim.workload.requests import draw_arrivals, draw_lengths
 from capsim.workload.traces import PrefixHashes, Trace, read_trace
 
 SHARED = Path(__file__).parents[2] / "shared" / "traces"
@@ -31,8 +32,6 @@ def test_sessions_and_gaps():
 
 
 def test_a_presets_own_stream_is_nearest_to_it():
-    from capsim.workload.requests import draw_arrivals, draw_lengths
-
     presets = load_catalog().workloads
     for name in ("chat-kimi", "code-complete", "multimodal"):
         timed = presets[name].model_copy(update={"requests": 5000})

@@ -9,7 +9,7 @@ import yaml
 
 from capsim.catalog import load_catalog, load_entry
 from capsim.errors import ScenarioError
-from capsim.workload.fit import fit, fit_tokens
+from capsim.workload.fit import by_the_minute, fit, fit_tokens
 from capsim.workload.generated import generated
 from capsim.workload.inference_perf import read_profile
 from capsim.workload.preset import preset_of
@@ -60,9 +60,7 @@ def test_bursts_are_measured_as_they_were_drawn():
 
 def test_a_profile_does_not_repeat_the_noise_of_its_counts():
     arrival_s = stream_of({"kind": "poisson", "rate_per_s": 3}).arrival_s
-    from capsim.workload.fit import _by_the_minute
-
-    rates = np.array(_by_the_minute(arrival_s)[0]["rates"])
+    rates = np.array(by_the_minute(arrival_s)[0]["rates"])
     counts = np.bincount((arrival_s // 60).astype(int))[: len(rates)] / 60
     assert rates.mean() == pytest.approx(counts.mean(), rel=0.001)
     assert rates.std() < 0.5 * counts.std()

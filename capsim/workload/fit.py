@@ -79,7 +79,7 @@ def _families(arrival_s: np.ndarray, seen: Figures) -> list[dict[str, Any]]:
         families.append({"kind": "gamma", "rate_per_s": rate_per_s, "cv": _rounded(seen.cv)})
         families.append({"kind": "weibull", "rate_per_s": rate_per_s, "cv": _rounded(seen.cv)})
     families += [found for silence_s in SILENCES_S for found in _bursts(arrival_s, silence_s, rate_per_s)]
-    families += _by_the_minute(arrival_s)
+    families += by_the_minute(arrival_s)
     return [family for family in families if _possible(family)]
 
 
@@ -106,7 +106,7 @@ def _bursts(arrival_s: np.ndarray, silence_s: float, rate_per_s: float) -> list[
     return [{"kind": "on_off", "rate_per_s": rate_per_s, **times, "cv": _rounded(cv)}]
 
 
-def _by_the_minute(arrival_s: np.ndarray) -> list[dict[str, Any]]:
+def by_the_minute(arrival_s: np.ndarray) -> list[dict[str, Any]]:
     """Poisson arrivals at each minute's own rate, or that of a longer part where there would be too many.
 
     A minute's count has Poisson noise of its own, which the rates must not repeat: they are drawn to the mean until
