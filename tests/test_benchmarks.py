@@ -1,12 +1,18 @@
 """Timings, run by ``make bench``: the parts of a run that take its time."""
 
+import multiprocessing
+import resource
 import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+import simpy
 
-from capsim.experiment import cluster_of, measure
+from capsim import store
+from capsim.experiment import cluster_of, measure, run
 from capsim.scenario import resolve
 from capsim.sim.cluster import simulate
 from capsim.steptime import Batch
@@ -33,7 +39,7 @@ def test_step_time(benchmark, chat):
 
 def test_simulate_a_thousand_requests(benchmark, chat):
     records = benchmark.pedantic(lambda: simulate(cluster_of(chat), traffic(chat.workload, None, 1, 0)), rounds=5)
-    assert len(records.requests) == 1000
+    assert len(records.requests_table()) == 1000
 
 
 def test_measure_a_thousand_requests(benchmark, chat):
@@ -45,3 +51,70 @@ def test_help(benchmark):
     benchmark.pedantic(
         subprocess.run, ([sys.executable, "-m", "capsim", "--help"],), {"capture_output": True}, rounds=5
     )
+
+
+# A whole run, its tables and figures written: requests a second and peak memory, in a process of its own. Loads are
+# shares of the closed form's throughput at saturation; a bare SimPy timeout tells how fast the machine is just now.
+TRACE = Path(__file__).parents[2] / "shared" / "traces" / "mooncake_conversation_trace.jsonl"
+ONE_REPLICA = ["workload.preset=null", "parallelism={tp: 8}", "replications=1"]
+SPREAD = "{kind: lognormal, mu: 5.938, sigma: 0.775, maximum: 8000}"  # mean 512
+LOADS = {
+    "512 in, 128 out, load 0.6": (
+        0.6, 100_000, [*ONE_REPLICA, "workload.prompt_tokens=512", "workload.output_tokens=128"],
+    ),
+    "512 in, 512 out on average, batch 256, load 0.9": (
+        0.9, 1_000_000, [*ONE_REPLICA, f"workload.prompt_tokens={SPREAD}", f"workload.output_tokens={SPREAD}"],
+    ),
+    "mooncake on 4 nodes, prefix cache": (None, 12_031, [f"workload.trace={TRACE}", "nodes=4"]),
+}  # fmt: skip
+
+
+def poisson(rate_per_s):
+    return f"workload.arrival={{kind: poisson, rate_per_s: {rate_per_s}}}"
+
+
+def whole_run(load, requests, settings, out):
+    """(seconds, peak bytes) of a run and of writing it down."""
+    if load is None:
+        resolved = resolve(CHAT, settings)
+    else:
+        settings = [*settings, f"workload.requests={requests}"]
+        most = resolve(CHAT, [*settings, poisson(1)]).saturation().requests_per_s
+        resolved = resolve(CHAT, [*settings, poisson(load * most)])
+    start = time.perf_counter()
+    result = run(resolved)
+    store.save(result, out)
+    seconds = time.perf_counter() - start
+    assert result.summary["requests"]["completed"] > 0.99 * requests
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_a_whole_run(benchmark, name, tmp_path, capsys):
+    load, requests, settings = LOADS[name]
+    if load is None and not TRACE.exists():
+        pytest.skip(f"{TRACE.name} is not beside the checkout")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        child = fresh.submit(whole_run, load, requests, settings, tmp_path / "run")
+        seconds, peak_bytes = benchmark.pedantic(child.result)
+    with capsys.disabled():
+        print(f"\n{name}: {requests:,} requests in {seconds:.1f} s, {requests / seconds:,.0f} a second", end="")
+        print(f", peak memory {peak_bytes / 1e6:,.0f} MB")
+
+
+def test_bare_simpy_timeouts(benchmark, capsys):
+    """100,000 timeouts, one after the other."""
+
+    def timeouts():
+        env = simpy.Environment()
+
+        def again(_):
+            if env.now < 100_000:
+                env.timeout(1.0).callbacks.append(again)
+
+        again(None)
+        env.run()
+
+    benchmark.pedantic(timeouts, rounds=5)
+    with capsys.disabled():
+        print(f"\nbare SimPy timeouts: {100_000 / benchmark.stats['min']:,.0f} a second")

@@ -65,6 +65,14 @@ def _cost(price: Price, catalog: Catalog) -> str:
     return f"${price.usd_per_hour:,.2f} an hour"
 
 
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _caching(engine: Any, catalog: Catalog) -> str:
+    return "not modelled" if engine.prefix_caching is None else "on" if engine.prefix_caching else "off"
+
+
 def _arrival(workload: Any, catalog: Catalog) -> str:
     return workload.arrival.kind if workload.arrival is not None else ""
 
@@ -95,12 +103,27 @@ COLUMNS: dict[str, Columns] = {
         "memory": lambda n, c: units.bytes_(n.devices * c.devices[n.device].memory_bytes),
         "engine": lambda n, _: n.engine,
     },
-    "engines": {"name": lambda e, _: e.name},
+    "engines": {
+        "prefill": lambda e, _: "first" if e.prefill_first else "in what decoding leaves",
+        "reserve": lambda e, _: e.reserve, "at once": lambda e, _: str(e.max_num_seqs),
+        "tokens a step": lambda e, _: units.count(e.max_num_batched_tokens),
+        "block": lambda e, _: str(e.block_tokens), "prefix cache": _caching,
+    },
     "prices": {"node": lambda p, _: p.node, "kind": lambda p, _: p.kind, "price": _cost},
     "calibrations": {
         "of bandwidth": lambda e, _: f"{e.memory_fraction:g}", "of arithmetic": lambda e, _: f"{e.flops_fraction:g}",
     },
     "workloads": {"arrival": _arrival},
+    "traffic": {
+        "requests/s": lambda f, _: _figure(f.rate_per_s), "CV": lambda f, _: _figure(f.cv),
+        "IDC 1 s": lambda f, _: _figure(f.idc_1s), "10 s": lambda f, _: _figure(f.idc_10s),
+        "60 s": lambda f, _: _figure(f.idc_60s), "prompt": lambda f, _: _figure(f.prompt_tokens.mean),
+        "output": lambda f, _: _figure(f.output_tokens.mean),
+    },
+    "profiles": {
+        "period": lambda p, _: f"{p.period_s / 3600:g} h", "rates": lambda p, _: str(len(p.rates)),
+        "peak over mean": lambda p, _: f"{max(p.rates) * len(p.rates) / sum(p.rates):.3g}",
+    },
     "api_tiers": {
         "input": lambda t, _: _money(t.input_usd_per_million),
         "cached input": lambda t, _: _money(t.cached_input_usd_per_million),

@@ -115,7 +115,7 @@ class Engine:
                 steps = valid
         self._steps = steps
         self._first_s = self._first.total_s
-        self._at(self._elapsed_s(steps), self._end)
+        self._at(self._first_s if steps == 1 else self._elapsed_s(steps), self._end)
 
     def _elapsed_s(self, steps: int) -> float:
         """From the start of the run to the end of its step number ``steps``."""
@@ -163,7 +163,7 @@ class Engine:
             for sequence in ended:
                 self._on_end(sequence)
             self._record(replica, work, steps, kv_blocks_end)
-            busy = busy or replica.in_flight > 0
+            busy = busy or bool(replica.running or replica.waiting)
         if busy:
             self._begin()
         else:
@@ -172,13 +172,14 @@ class Engine:
     def _record(self, replica: Replica, work: Work, steps: int, kv_blocks_end: int) -> None:
         batch, first = work.batch, self._first
         elapsed_s = steps * self._first_s
-        growing_s = self._growth_s * (steps * (steps - 1) // 2)
+        growing_s = self._growth_s * (steps * (steps - 1) // 2) if steps > 1 else 0.0
+        late_gaps_s, late_gaps = self._late_gaps(work) if work.late else NOT_LATE
         self._records.segments.append((
             self.node, replica.index, self._started_s, elapsed_s + growing_s, self._growth_s, steps,
             batch.decode_sequences, work.prefill_tokens, work.context_tokens, work.kv_blocks, kv_blocks_end,
             work.running, work.waiting, first.bound, steps * first.attention_s + growing_s, steps * first.experts_s,
             steps * first.dense_s, steps * first.collectives_s, steps * first.overhead_s,
-            *(self._late_gaps(work) if work.late else NOT_LATE),
+            late_gaps_s, late_gaps,
         ))  # fmt: skip
 
     def _late_gaps(self, work: Work) -> tuple[list[float], list[int]]:
