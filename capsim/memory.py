@@ -66,7 +66,7 @@ def expert_bytes(model: ModelSpec, weights: WeightFormat, slices: int = 1, held:
     """Bytes that one of ``slices`` slices of a routed expert of one layer takes."""
     if model.experts is None or held is None:
         return model.expert_parameters * weights.experts_bytes / slices
-    hidden = _padded(model.hidden, held.hidden_multiple)
+    hidden = _padded(model.expert_width, held.hidden_multiple)
     intermediate = _padded(model.experts.intermediate / slices, held.intermediate_multiple)
     gate_and_up, down = 2 * intermediate, hidden  # rows, that is outputs; their columns are each other's inputs
     bytes_ = (gate_and_up * hidden + down * intermediate) * weights.experts_bytes
@@ -137,7 +137,7 @@ def memory_budget(
             f"({units.bytes_(weight_bytes)} weights + {units.bytes_(runtime + activations)} reserve "
             f"in {units.bytes_(usable)} usable)",
             bytes_short=short,
-            remedies=_remedies(model, weights, device, layout, short),
+            remedies=_remedies(model, weights, device, layout, usable, short),
         )
     windows = math.ceil(window_bytes(model, kv_format, layout.tp) * stage_share(model, layout) / block_bytes)
     return MemoryBudget(
@@ -146,12 +146,15 @@ def memory_budget(
     )  # fmt: skip
 
 
-def _remedies(model: ModelSpec, weights: WeightFormat, device: Device, layout: Parallelism, short: float) -> list[str]:
+def _remedies(
+    model: ModelSpec, weights: WeightFormat, device: Device, layout: Parallelism, usable: float, short: float
+) -> list[str]:
     remedies = [f"spread it over more devices (tp{2 * layout.tp} or more)"]
     smaller = list(model.weight_formats)[1 + list(model.weight_formats).index(weights.name) :]
     if smaller:
         remedies.append(f"use a smaller weight format: {', '.join(smaller)}")
-    remedies.append(f"use a device with at least {units.bytes_(device.memory_bytes + short)} of memory")
+    wanted = device.memory_bytes * (1 + short / usable)
+    remedies.append(f"use a device with at least {units.bytes_(wanted)} of memory")
     return remedies
 
 

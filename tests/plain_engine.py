@@ -329,6 +329,7 @@ class PlainEngine:
     def __init__(self, env, spec, node, ranks, priority, turn, records, on_end, token_log=None):
         self.env, self.node, self.priority = env, node, priority
         self.model, self.records, self.on_end = spec.model, records, on_end
+        self.layout = spec.layout
         self.replicas = [PlainReplica(rank, spec) for rank in ranks]
         self.token_log = token_log
         self.stepping = False
@@ -358,9 +359,17 @@ class PlainEngine:
             batch, context = replica.describe(work)
             state = (context, replica.cache.used_blocks, len(replica.running), len(replica.waiting))
             self.steps.append((replica, work, batch, state))
-        times = [self.model.step_time(batch) for _, _, batch, _ in self.steps]
+        times = [self.model.step_time(self.with_experts(replica, batch)) for replica, _, batch, _ in self.steps]
         self.time = max(times, key=lambda time: time.total_s)
         self.at(self.time.total_s, self.end)
+
+    def with_experts(self, replica, batch):
+        """The batch, knowing the tokens of those that share its experts."""
+        if not self.layout.expert:
+            return batch
+        stage = replica.index % self.layout.pp
+        together = [other for peer, _, other, _ in self.steps if peer.index % self.layout.pp == stage]
+        return batch._replace(expert_tokens=sum(other.tokens for other in together))
 
     def end(self):
         time = self.time

@@ -36,7 +36,9 @@ STREAMS = [
     (stream(window_tokens=24, chunked=True), stream()),
     (stream(window_tokens=1, written_back=True), stream(top_k=20), stream(window_tokens=9, chunked=True)),
 ]
-LAYOUTS = [Parallelism(1), Parallelism(1, 2), Parallelism(1, 2, True), Parallelism(1, 1, False, 2)]
+LAYOUTS = [
+    Parallelism(1), Parallelism(1, 2), Parallelism(1, 2, True), Parallelism(1, 1, False, 2), Parallelism(1, 2, True, 2),
+]  # fmt: skip
 ENGINES = st.sampled_from(list(load_catalog().engines))
 RULES = [BlockRule(16), BlockRule(8), BlockRule(16, (0, 2, 4, 5)), BlockRule(4, (0, 3, 3, 5, 6, 8, 8))]
 
@@ -60,12 +62,13 @@ def loads(draw, units_s, engines=ENGINES):
     """A cluster and its traffic; every duration is a multiple of one unit, so that many things happen at once."""
     unit_s = draw(units_s)
     streams = draw(st.sampled_from(STREAMS))
-    step, sequence, prefill = (draw(st.integers(low, 40)) for low in (1, 0, 0))
+    step, sequence, prefill, expert = (draw(st.integers(low, 40)) for low in (1, 0, 0, 0))
     read = [4 * draw(st.integers(0, 3)) for _ in streams]
 
     def seconds(batch):
         reads = sum(each * count for each, count in zip(read, batch.decode_reads, strict=True))
-        return (step + sequence * batch.decode_sequences + prefill * batch.prefill_tokens + reads) * unit_s
+        tokens = prefill * batch.prefill_tokens + expert * (batch.expert_tokens or 0)
+        return (step + sequence * batch.decode_sequences + tokens + reads) * unit_s
 
     rule = draw(st.sampled_from(RULES))
     seqs = draw(st.integers(1, 8))

@@ -74,3 +74,14 @@ def test_wider_batches_touch_more_experts_until_all_are_read():
     one, many, most = (steps.step_time(decode("qwen3-30b-a3b", n, 1000)).experts_s for n in (1, 32, 256))
     assert one < many < most
     assert most / one == pytest.approx(128 / 8, rel=0.15)
+
+
+def test_experts_see_the_tokens_of_all_replicas_that_share_them():
+    """A lone sequence among seven idle replicas touches eight experts, not as many as if all were like it."""
+    model, layout = CATALOG.models["deepseek-v3"], Parallelism(1, 8, expert=True)
+    steps = roofline("deepseek-v3", "fp8", "bf16", "h100-sxm", layout)
+    alone, like_it = decode("deepseek-v3", 1, 1000)._replace(expert_tokens=1), decode("deepseek-v3", 1, 1000)
+    touched = [model.experts.touched(tokens) for tokens in (1, 8)]
+    ratio = steps.step_time(like_it).experts_s / steps.step_time(alone).experts_s
+    assert ratio == pytest.approx(touched[1] / touched[0], rel=0.01)
+    assert steps.step_time(like_it._replace(expert_tokens=8)) == steps.step_time(like_it)

@@ -59,6 +59,7 @@ class Engine:
         self.replicas = [
             Replica(rank, KVCache(spec.kv_blocks, spec.block_rule), spec.policy, spec.streams) for rank in ranks
         ]
+        self._stages = spec.layout.pp if spec.layout.expert else None
         self._alone = len(self.replicas) == 1
         self._env = env
         self._priority = priority
@@ -103,7 +104,8 @@ class Engine:
     def _begin(self, _: simpy.Event | None = None) -> None:
         """Start the run of steps that the replicas' schedules describe."""
         now = self._started_s = self._env.now
-        works = self._works = [replica.begin(now) for replica in self.replicas]
+        works = [replica.begin(now) for replica in self.replicas]
+        self._works = works = works if self._stages is None else _sharing_experts(works, self._stages)
         steps = works[0].horizon if self._alone else min([work.horizon for work in works])
         if steps == 1:
             times = [self._model.step_time(work.batch) for work in works]
@@ -186,6 +188,15 @@ class Engine:
         """Gaps that end with the first step of the run and began before it: seconds, and how many each."""
         first_end_s = self._started_s + self._first_s
         return [first_end_s - since_s for since_s, _ in work.late], [count for _, count in work.late]
+
+
+def _sharing_experts(works: list[Work], stages: int) -> list[Work]:
+    """The same work, each batch told how many tokens the experts see: those of all replicas at the same stage."""
+    tokens = [work.batch.decode_sequences + work.prefill_tokens for work in works]
+    return [
+        work._replace(batch=work.batch._replace(expert_tokens=sum(tokens[index % stages :: stages])))
+        for index, work in enumerate(works)
+    ]
 
 
 def _total_s(time: StepTime) -> float:

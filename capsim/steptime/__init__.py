@@ -20,6 +20,8 @@ class Batch(NamedTuple):
 
     ``decode_reads`` holds, for each KV stream of the model, the entries that the decoding sequences read in one
     layer: Σ read(context). ``read_growth`` is what each gains from step to step, where like steps follow.
+    ``expert_tokens`` are those that all replicas sharing the experts route in this step; None where the others are to
+    be taken as like this one.
     """
 
     decode_sequences: int
@@ -27,6 +29,7 @@ class Batch(NamedTuple):
     prefill: tuple[PrefillChunk, ...] = ()
     finishing_prefills: int = 0
     read_growth: tuple[float, ...] = ()
+    expert_tokens: int | None = None
 
     @property
     def prefill_tokens(self) -> int:

@@ -20,8 +20,8 @@ ACTIVATION_BYTES = 2
 class Roofline:
     """Step time of one replica (``layout.tp`` ranks) of a model on a device.
 
-    With ``layout.expert`` the other replicas of the node share the experts and are taken to run a batch of the same
-    composition in the same step. A pipeline has a batch in each of its ``layout.pp`` stages; a step takes each batch
+    With ``layout.expert`` the replicas of a node share the experts in each step, so that a step takes the experts that
+    the tokens of all of them touch. A pipeline has a batch in each of its ``layout.pp`` stages; a step takes each batch
     through all of them at the pace of the slowest, which has the most layers and the LM head. A step is a sum of
     products of counts and coefficients; the coefficients are worked out here, once.
     """
@@ -51,7 +51,7 @@ class Roofline:
 
     def step_time(self, batch: Batch) -> StepTime:
         """Seconds of one step of this replica."""
-        decoding, reads, prefill, finishing, _ = batch
+        decoding, reads, prefill, finishing, _, routed = batch
         sequences = decoding + len(prefill)
         overhead = self._step_s + self._sequence_s * sequences
         if sequences == 0:
@@ -67,7 +67,7 @@ class Roofline:
             memory, compute = memory + read, compute + computed
         memory += self._write_s * tokens
         dense = self._dense_token_s * tokens + self._head_s * (decoding + finishing)
-        expert_memory, expert_compute = self._experts(tokens) if self._has_experts else (0.0, 0.0)
+        expert_memory, expert_compute = self._experts(tokens, routed) if self._has_experts else (0.0, 0.0)
         link = self._link_s + self._link_token_s * tokens
         bound = _largest(memory + self._dense_read_s + expert_memory, compute + dense + expert_compute, link, overhead)
         experts = expert_memory + expert_compute
@@ -140,11 +140,12 @@ class Roofline:
                 memory += stream.stored(context) * read_s
         return memory, compute
 
-    def _experts(self, tokens: int) -> tuple[float, float]:
+    def _experts(self, tokens: int, routed: int | None) -> tuple[float, float]:
         """The distinct experts touched are read once; the heaviest rank sets the time."""
         experts = self.model.experts
         assert experts is not None
-        routed = tokens * (self.layout.dp if self.layout.expert else 1)
+        if routed is None:
+            routed = tokens * (self.layout.dp if self.layout.expert else 1)
         return experts.touched(routed) * self._expert_read_s, routed * self._expert_token_s
 
     def _imbalance(self) -> float:
