@@ -1,5 +1,6 @@
 """Serving engines: how they batch, and how they share out a device's memory."""
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -76,3 +77,8 @@ class EngineSpec(BaseModel):
     max_num_batched_tokens: PositiveInt
     block_tokens: PositiveInt
     expert_layouts: tuple[ExpertLayout, ...] = ()
+
+    @property
+    def longest_prompt_tokens(self) -> float:
+        """The longest prompt that it computes."""
+        return math.inf if self.chunked_prefill else self.max_num_batched_tokens

@@ -175,7 +175,9 @@ def _nodes(
     monthly = cost.monthly_cost(resolved.price, resolved.scenario.nodes)
     output = flow["output_tokens_per_s"]
     kinds = {"output_tokens": output, "tokens": output + flow["input_tokens_per_s"]}
-    peak = max(r.node_use["kv_peak_blocks"] for r in replications) * resolved.memory.block_tokens
+    # The batches of a pipeline each report the pool that they share.
+    peak_blocks = max(r.node_use["kv_peak_blocks"] for r in replications) / resolved.layout.pp
+    peak = peak_blocks * resolved.memory.block_tokens
     saturation = resolved.saturation().requests_per_s * resolved.replicas
     return {
         "kv": {

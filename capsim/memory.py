@@ -106,7 +106,7 @@ def memory_budget(
     activation_bytes: float | None = None,
     kv_capacity_tokens: int | None = None,
 ) -> MemoryBudget:
-    """Split one rank's memory. Each stage of a pipeline has a batch of its own, and a like part of the pool.
+    """Split one rank's memory.
 
     What an engine puts on the device after it has sized the pool (vLLM's CUDA graphs) is no part of the split.
     ``kv_capacity_tokens`` pins the pool instead of computing it.
@@ -126,7 +126,7 @@ def memory_budget(
     pool = usable - weight_bytes - runtime - (0 if engine.memory_rule == "static" else activations)
     if engine.memory_rule == "of_free":
         pool *= fraction
-    blocks = math.floor(pool / block_bytes / layout.pp)
+    blocks = math.floor(pool / block_bytes)
     if kv_capacity_tokens is not None:
         blocks = kv_capacity_tokens // engine.block_tokens
     if blocks < 1 or pool <= 0:

@@ -140,10 +140,11 @@ def _longest_step(requests: pd.DataFrame, steps: pd.DataFrame) -> np.ndarray:
 
 
 def totals(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, int]:
-    """Counts over a whole replication, warm-up included."""
+    """Counts over a whole replication, warm-up included; tokens are those of requests that were started."""
     outcomes = requests["outcome"].value_counts()
     counts = {name: int(outcomes.get(name, 0)) for name in ("completed", "rejected", "unfinished")}
-    sums = {name: int(requests[name].sum()) for name in ("prompt_tokens", "cached_tokens", "preemptions")}
+    started = requests[requests["first_scheduled_s"].notna()]
+    sums = {name: int(started[name].sum()) for name in ("prompt_tokens", "cached_tokens", "preemptions")}
     return {"offered": len(requests), **counts, **sums, "steps": int(segments["steps"].sum())}
 
 
@@ -202,9 +203,11 @@ def _peak_blocks(segments: pd.DataFrame) -> float:
     """Most KV blocks held at once over all replicas, each counted at its most of the run of steps it is in."""
     if segments.empty:
         return 0.0
-    ordered = segments.sort_values("start_s", kind="stable")
-    change = ordered.groupby(["node", "rank"])["kv_blocks_end"].diff().fillna(ordered["kv_blocks_end"])
-    return float(change.cumsum().max())
+    starts, blocks = segments["start_s"].to_numpy(float), segments["kv_blocks_end"].to_numpy(float)
+    times = np.concatenate([starts, starts + segments["duration_s"].to_numpy(float)])
+    changes = np.concatenate([blocks, -blocks])
+    order = np.lexsort((changes, times))  # at one instant, what ends goes first
+    return float(np.cumsum(changes[order]).max())
 
 
 def backlog_growth(requests: pd.DataFrame) -> tuple[float, float, float]:

@@ -89,12 +89,12 @@ class PlainCache:
 class PlainReplica:
     """A scheduler with explicit loops: every sequence is asked, in every step, what it holds and what it needs."""
 
-    def __init__(self, index, spec):
+    def __init__(self, index, spec, cache):
         self.index = index
         self.policy = spec.policy
         self.rule = spec.block_rule
         self.streams = spec.streams
-        self.cache = PlainCache(spec.kv_blocks, spec.block_rule.block_tokens)
+        self.cache = cache
         self.slot = spec.kv_blocks // spec.policy.max_num_seqs if spec.policy.reserve == "slot" else None
         self.runs = {}  # sequence: the runs it holds
         self.waiting = deque()
@@ -203,12 +203,13 @@ class PlainReplica:
             return (room or len(self.running) == 1) and needed() <= self.cache.free_blocks
 
         if needed() > self.cache.free_blocks:
-            while not self.preempted or not fits():
+            while self.running and (not self.preempted or not fits()):
                 order = {sequence: place for place, sequence in enumerate(self.running)}
                 victim = min(self.running, key=lambda s: (s.generated_tokens, -s.prompt_tokens, -order[s]))
                 self.waiting.append(self.preempt(victim))
             used = sum(sequence.generated_tokens + retraction.ROOM_STEPS for sequence in self.running)
-            self.share = min(1.0, used / sum(sequence.max_tokens for sequence in self.running))
+            allowed = sum(sequence.max_tokens for sequence in self.running)
+            self.share = min(1.0, used / allowed) if self.running else retraction.FIRST_SHARE
             self.decode_steps = 0
         for sequence in self.running:
             assert self.hold(sequence, sequence.known_tokens)
@@ -245,7 +246,8 @@ class PlainReplica:
             return False
         free = self.cache.free_blocks - self.cache.blocks([run for run in runs if run in self.cache.idle])
         if self.policy.reserve == "estimate" and self.running:
-            return self.wanted(sequence) - self.cache.blocks(runs) < free - self.expected() / self.rule.block_tokens
+            wanted = self.wanted(sequence) - self.cache.blocks(runs)
+            return self.expected() < (free - wanted) * self.rule.block_tokens
         return self.wants(sequence, sequence.known_tokens) - self.cache.blocks(runs) <= free
 
     def wanted(self, sequence):
@@ -263,7 +265,7 @@ class PlainReplica:
             if sequence.decoding:
                 total += left * share
             else:
-                total += left + sequence.known_tokens - sequence.computed_tokens
+                total += left
         return total
 
     def chunk(self, sequence, new, work):
@@ -330,7 +332,8 @@ class PlainEngine:
         self.env, self.node, self.priority = env, node, priority
         self.model, self.records, self.on_end = spec.model, records, on_end
         self.layout = spec.layout
-        self.replicas = [PlainReplica(rank, spec) for rank in ranks]
+        pools = {rank // spec.layout.pp: PlainCache(spec.kv_blocks, spec.block_rule.block_tokens) for rank in ranks}
+        self.replicas = [PlainReplica(rank, spec, pools[rank // spec.layout.pp]) for rank in ranks]
         self.token_log = token_log
         self.stepping = False
 

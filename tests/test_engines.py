@@ -127,7 +127,7 @@ def test_a_pipeline_holds_part_of_the_layers_and_takes_a_batch_through_all_of_th
     assert weights_per_rank_bytes(model, weights, halves) == pytest.approx(layers / 2 + embedding)
     split = memory_budget(model, weights, bf16, device, CATALOG.engines["vllm"], halves)
     assert split.block_bytes == 16 * growth_bytes_per_token(model, bf16, 2) / 2
-    assert split.blocks == int(split.kv_pool_bytes / split.block_bytes / 2)
+    assert split.blocks == int(split.kv_pool_bytes / split.block_bytes)
 
     batch = Batch(16, (16 * 1000.0,), (PrefillChunk(512, 0),), 1)
     one, two = (

@@ -273,16 +273,36 @@ def _checked_lengths(resolved: Resolved) -> Resolved:
             key="workload",
             hint="shorten prompt_tokens or max_tokens",
         )
-    if resolved.block_rule.blocks(int(length.min())) > resolved.memory.blocks:
+    place, most_blocks = _largest_place(resolved)
+    if resolved.block_rule.blocks(int(length.min())) > most_blocks:
         raise Infeasible(
-            f"no request fits the KV pool of {resolved.memory.capacity_tokens:,} tokens a replica "
-            f"(the shortest has {length.min():,.0f})",
+            f"no request fits {place} (the shortest has {length.min():,.0f} tokens)",
             remedies=["shorten prompts or max_tokens", "use a smaller KV format", "spread the model over more devices"],
         )
-    share = float((length > limit).mean())
-    if share == 0:
-        return resolved
-    warning = (
-        f"{share:.1%} of requests are longer than {resolved.model.name}'s context of {limit:,} tokens and are rejected"
-    )
-    return replace(resolved, warnings=(*resolved.warnings, warning))
+    longest = resolved.engine.longest_prompt_tokens
+    if prompt.min() > longest:
+        raise Infeasible(
+            f"{resolved.engine.name} computes prompts of up to {longest:,} tokens, and every one here is longer",
+            remedies=["raise scheduler.max_num_batched_tokens", "shorten prompts"],
+        )
+    shares = {
+        f"are longer than {resolved.model.name}'s context of {limit:,} tokens": (length > limit).mean(),
+        f"have prompts longer than a step's {longest:,} tokens": (prompt > longest).mean(),
+    }
+    warnings = [f"{share:.1%} of requests {what} and are rejected" for what, share in shares.items() if share > 0]
+    return replace(resolved, warnings=(*resolved.warnings, *warnings, *_lost_prefixes(resolved)))
+
+
+def _largest_place(resolved: Resolved) -> tuple[str, int]:
+    """Where a request must fit: in words, and in KV blocks."""
+    tokens, seqs = resolved.memory.capacity_tokens, resolved.engine.max_num_seqs
+    if resolved.engine.reserve == "slot":
+        return f"a slot of {tokens // seqs:,} tokens ({seqs} share the KV pool)", resolved.memory.blocks // seqs
+    return f"the KV pool of {tokens:,} tokens a replica", resolved.memory.blocks
+
+
+def _lost_prefixes(resolved: Resolved) -> list[str]:
+    trace = resolved.trace
+    if trace is None or trace.prefix_hashes is None or resolved.workload.arrival is None:
+        return []
+    return ["lengths are drawn from the trace and its prefixes are left out: no request shares KV with another"]

@@ -62,7 +62,7 @@ class Resolved:
     @property
     def capacity_tokens(self) -> int:
         """KV tokens of the whole fleet."""
-        return self.memory.capacity_tokens * self.replicas
+        return self.memory.capacity_tokens * self.layout.dp * self.scenario.nodes
 
     def step_time_model(self) -> Roofline:
         return Roofline(self.model, self.weights, self.kv_format, self.device, self.layout, self.efficiency)

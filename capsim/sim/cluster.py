@@ -91,7 +91,7 @@ class Cluster:
         for replica in self._replicas:
             for sequence in replica.inside():
                 self.records.add_request(sequence)
-        caches = [replica.cache for replica in self._replicas]
+        caches = list({id(replica.cache): replica.cache for replica in self._replicas}.values())
         self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.resident_blocks) for c in caches]
         self.records.evicted_blocks = sum(c.evicted_blocks for c in caches)
         self.records.close()

@@ -56,10 +56,10 @@ class Engine:
         on_end: OnEnd,
     ) -> None:
         self.node = node
-        self.replicas = [
-            Replica(rank, KVCache(spec.kv_blocks, spec.block_rule), spec.policy, spec.streams) for rank in ranks
-        ]
-        self._stages = spec.layout.pp if spec.layout.expert else None
+        stages = spec.layout.pp
+        pools = {rank // stages: KVCache(spec.kv_blocks, spec.block_rule) for rank in ranks}
+        self.replicas = [Replica(rank, pools[rank // stages], spec.policy, spec.streams, stages) for rank in ranks]
+        self._stages = stages if spec.layout.expert else None
         self._alone = len(self.replicas) == 1
         self._env = env
         self._priority = priority
@@ -159,6 +159,9 @@ class Engine:
         now, steps = self._env.now, self._steps
         self._turn.at_s, self._turn.priority = now, self._priority
         self._steps = 0
+        if not self._alone:
+            for replica in self.replicas:
+                replica.catch_up(steps)
         busy = False
         for replica, work in zip(self.replicas, self._works, strict=True):
             ended, kv_blocks_end = replica.finish_steps(steps, now)

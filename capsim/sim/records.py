@@ -86,7 +86,7 @@ class Table:
 class Records:
     """The two tables of a run. Each row is added whole, so that an interrupted run leaves no half row.
 
-    ``kv_blocks`` holds, at the end and for each replica, blocks allocated, freed and resident (held by sequences or
+    ``kv_blocks`` holds, at the end and for each pool, blocks allocated, freed and resident (held by sequences or
     kept for later prompts); ``evicted_blocks`` counts those that made room.
     """
 

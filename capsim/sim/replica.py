@@ -38,10 +38,16 @@ class Work(NamedTuple):
 
 
 class Replica:
-    """Schedules its sequences step by step, or run by run while only decoding goes on."""
+    """Schedules its sequences step by step, or run by run while only decoding goes on.
 
-    def __init__(self, index: int, cache: KVCache, policy: Policy, streams: tuple[KVStream, ...]) -> None:
+    ``sharing`` replicas, the batches of a pipeline, have one pool.
+    """
+
+    def __init__(
+        self, index: int, cache: KVCache, policy: Policy, streams: tuple[KVStream, ...], sharing: int = 1
+    ) -> None:
         self.index = index
+        self._sharing = sharing
         self.cache = cache
         self.waiting: deque[Sequence] = deque()
         self.waiting_tokens = 0
@@ -53,9 +59,9 @@ class Replica:
         self._max_num_seqs = policy.max_num_seqs
         self._max_num_batched_tokens = policy.max_num_batched_tokens
         self._prefill_first = policy.prefill_first
-        self._fixed_blocks = cache.total_blocks // policy.max_num_seqs if policy.reserve == "slot" else None
+        self._fixed_blocks = policy.most_blocks(cache.total_blocks) if policy.reserve == "slot" else None
         self._plain = policy.reserve == "prompt" and policy.chunked_prefill
-        self._most_blocks = cache.total_blocks if self._fixed_blocks is None else self._fixed_blocks
+        self._most_blocks = policy.most_blocks(cache.total_blocks)
         self._grows = policy.reserve in ("prompt", "estimate")
         self._estimate = TokenEstimate() if policy.reserve == "estimate" else None
         self._decoding = Decoding(streams, cache.rule, grows=self._grows)
@@ -107,7 +113,7 @@ class Replica:
         """Hold the KV blocks of the steps of the run under way that have begun."""
         if steps_begun > 1:
             blocks = self._decoding.blocks(steps_begun)
-            self.cache.take(blocks - self._booked)
+            assert self.cache.take(blocks - self._booked), "a run of steps outgrew the pool"
             self._booked = blocks
 
     def could_admit(self) -> bool:
@@ -134,11 +140,21 @@ class Replica:
                 self._prefill(self._max_num_batched_tokens - decoding.count, now_s)
             late = ()
         count, horizon = decoding.count, FOREVER
-        if self._chunks or self._preempted or (self._estimate and self.waiting):
+        if self._chunks or self._preempted:
             horizon = 1
         elif count:
-            horizon = decoding.steps_within(decoding.horizon(), self.cache.free_blocks + self._booked)
+            free = self.cache.free_blocks // self._sharing
+            horizon = decoding.steps_within(decoding.horizon(), free + self._booked)
+            if self._estimate and self.waiting and self._has_place():
+                horizon = min(horizon, self._steps_blocked(self._estimate))
         return self._work(count, horizon, late)
+
+    def _steps_blocked(self, estimate: TokenEstimate) -> int:
+        """Steps in which the first waiting request surely cannot start, were nothing of the pool used up."""
+        first = self.waiting[0]
+        match = self._match(first)
+        lack = self._lack_tokens(estimate, first, match, self.cache.free_blocks - match.idle_blocks)
+        return estimate.steps_blocked(lack, self.running, self._decoding.clock)
 
     def finish_steps(self, steps: int, now_s: float) -> tuple[list[Sequence], int]:
         """Book ``steps`` steps that have passed: the sequences that ended, and the KV blocks held in the last step."""
@@ -203,13 +219,13 @@ class Replica:
     def _retract(self, estimate: TokenEstimate, now_s: float) -> None:
         """Send some back to the end of the queue, until the rest have room for a while."""
         decoding, cache = self._decoding, self.cache
-        while True:
+        fits = False
+        while decoding.count and not fits:
             victim = estimate.victim(self.running, decoding.clock)
             self._preempt(victim, now_s)
             self.waiting.append(victim)
             room = estimate.has_room(cache.free_blocks * cache.rule.block_tokens, decoding.count)
-            if (room or decoding.count == 1) and cache.take(decoding.next_blocks()):
-                break
+            fits = (room or decoding.count == 1) and cache.take(decoding.next_blocks())
         self._booked = decoding.next_blocks()
         estimate.start_over(self.running.values(), decoding.clock)
 
@@ -290,8 +306,14 @@ class Replica:
                 return False
         free = cache.free_blocks - match.idle_blocks
         if self._estimate and self.running:
-            return self._estimate.admits(sequence, self.running, self._decoding.clock, free, match.blocks, cache.rule)
+            return self._lack_tokens(self._estimate, sequence, match, free) < 0
         return self._held(sequence, known) - match.blocks <= free
+
+    def _lack_tokens(self, estimate: TokenEstimate, sequence: Sequence, match: Match, free_blocks: int) -> float:
+        """Tokens that the pool lacks, by the estimate, before a request may start; below zero where it may."""
+        wanted = estimate.wanted_blocks(sequence, self.cache.rule) - match.blocks
+        expected = estimate.expected_tokens(self.running, self._decoding.clock)
+        return expected - (free_blocks - wanted) * self.cache.rule.block_tokens
 
     def _admit(self, sequence: Sequence, match: Match, budget: int, now_s: float) -> int:
         """Start a sequence with a first chunk of its prompt; the tokens of it."""
@@ -309,8 +331,9 @@ class Replica:
         self.running[self._admitted] = sequence
         new = min(sequence.known_tokens - cached, budget)
         if not self._grows:
-            self.cache.take(max(0, self._held(sequence, 0) - sequence.shared_blocks))
-        self._take_chunk(sequence, new, first=True)
+            taken = self.cache.take(max(0, self._held(sequence, 0) - sequence.shared_blocks))
+            assert taken, "a request started without room"
+        assert self._take_chunk(sequence, new, first=True), "a request started without room"
         return new
 
     def _take_chunk(self, sequence: Sequence, new: int, *, first: bool = False) -> bool:

@@ -36,20 +36,27 @@ class TokenEstimate:
         decay = (FIRST_SHARE - LAST_SHARE) / DECAY_STEPS
         return max(LAST_SHARE, self._first - self._steps * decay)
 
-    def admits(
-        self, sequence: Sequence, running: Mapping[int, Sequence], clock: int, free_blocks: int, shared: int,
-        rule: BlockRule,
-    ) -> bool:  # fmt: skip
-        """Whether a request may join those that run; those still in prefill count in full."""
-        wanted = rule.blocks(sequence.known_tokens + _allowed(sequence, sequence.generated_tokens)) - shared
-        expected = 0.0
-        for other in running.values():
-            left = _allowed(other, _generated(other, clock))
-            if other.decoding:
-                expected += left * self.share
-            else:
-                expected += left + other.known_tokens - other.computed_tokens
-        return wanted < free_blocks - expected / rule.block_tokens
+    def wanted_blocks(self, sequence: Sequence, rule: BlockRule) -> int:
+        """Blocks of a request's prompt and of all that its client allows."""
+        return rule.blocks(sequence.known_tokens + _allowed(sequence, sequence.generated_tokens))
+
+    def expected_tokens(self, running: Mapping[int, Sequence], clock: int) -> float:
+        """What those inside are expected to ask for; those prefilled in this step hold their prompts already."""
+        share, expected = self.share, 0.0
+        for sequence in running.values():
+            left = _allowed(sequence, _generated(sequence, clock))
+            expected += left * share if sequence.decoding else left
+        return expected
+
+    def steps_blocked(self, lack_tokens: float, running: Mapping[int, Sequence], clock: int) -> int:
+        """Steps of decoding in which a lack of so many tokens surely stays.
+
+        A step lowers what is expected by the share that each sequence uses up and by the fall of the share, both of
+        which get less from step to step.
+        """
+        lefts = [_allowed(sequence, _generated(sequence, clock)) for sequence in running.values()]
+        gain = len(lefts) * self.share + sum(lefts) * (FIRST_SHARE - LAST_SHARE) / DECAY_STEPS
+        return max(1, int(lack_tokens / gain) - 1)
 
     def victim(self, running: Mapping[int, Sequence], clock: int) -> Sequence:
         """Whom to retract first: the fewest tokens, then the longest prompt, then the youngest."""
@@ -61,9 +68,11 @@ class TokenEstimate:
 
     def start_over(self, staying: Iterable[Sequence], clock: int) -> None:
         """Set the share anew from those who stay."""
+        self.reset()
         counts = [(_generated(sequence, clock), sequence.max_tokens) for sequence in staying]
         used = sum(generated + ROOM_STEPS for generated, _ in counts)
-        self._first, self._steps = min(1.0, used / sum(allowed for _, allowed in counts)), 0
+        if counts:
+            self._first = min(1.0, used / sum(allowed for _, allowed in counts))
 
 
 def _generated(sequence: Sequence, clock: int) -> int:

@@ -31,6 +31,10 @@ class Policy:
     reserve: Reserve = "prompt"
     prefix_caching: bool = False
 
+    def most_blocks(self, pool_blocks: int) -> int:
+        """KV blocks that one request may hold."""
+        return pool_blocks // self.max_num_seqs if self.reserve == "slot" else pool_blocks
+
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs and not self.prefill_first:
             raise ValueError(f"max_num_batched_tokens {self.max_num_batched_tokens} is below {self.max_num_seqs} seqs")
