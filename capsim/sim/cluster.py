@@ -15,7 +15,7 @@ from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
 from capsim.sim.sequence import OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
-from capsim.workload.requests import OpenArrivals, Request, Traffic
+from capsim.workload.requests import ClosedLoop, Request, Traffic
 
 PROGRESS_EVERY = 64
 FIRST_ENGINE = 2  # SimPy priorities: 0 is urgent, 1 arrivals; engines follow in order
@@ -27,7 +27,7 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
     An interrupt (Ctrl-C) ends the run between two events: the records are kept, ``interrupted`` is set, and requests
     inside stay ``unfinished``.
     """
-    cap = traffic.max_in_flight if isinstance(traffic, OpenArrivals) else None
+    cap = None if isinstance(traffic, ClosedLoop) else traffic.max_in_flight
     cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
     start(cluster.env, traffic, cluster.submit)
     with _interrupts(cluster), _no_garbage_collection():

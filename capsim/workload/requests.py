@@ -7,9 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from capsim.workload import chats
+from capsim.workload.chats import Sessions
 from capsim.workload.classes import Superposed, class_lengths, mixed, superposed_arrivals
 from capsim.workload.distributions import Distribution, draw_tokens
 from capsim.workload.drawing import CHUNK, take, times
+from capsim.workload.prefixes import Run
+from capsim.workload.sessions import Users
 from capsim.workload.spec import Closed, Workload
 from capsim.workload.streams import stream
 from capsim.workload.traces import Trace
@@ -17,10 +21,6 @@ from capsim.workload.traces import Trace
 DEFAULT_REQUESTS = 2000
 SAMPLE = 1024
 _PAUSES = stream(0, 0, "pauses").random((16 * CHUNK, 2))
-
-
-Run = tuple[int, int]
-"""A stretch of a context: a key that stands for all its tokens from the first on, and where the stretch ends."""
 
 
 class Request(NamedTuple):
@@ -59,13 +59,15 @@ class ClosedLoop:
     duration_s: float
 
 
-Traffic = OpenArrivals | ClosedLoop
+Traffic = OpenArrivals | ClosedLoop | Sessions
 
 
 def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Traffic:
     """One replication's requests. ``workload`` must be complete: an arrival and lengths, or a trace."""
+    limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
+    if workload.in_sessions:
+        return chats.sessions(workload, seed, replication, limit)
     if isinstance(workload.arrival, Closed):
-        limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
         drawn = _draws(workload, trace, seed, replication)
         return ClosedLoop(_starts(workload, seed, replication), drawn, limit, workload.duration_s or np.inf)
     if trace is not None and workload.arrival is None:
@@ -96,6 +98,9 @@ def sample_lengths(workload: Workload, trace: Trace | None) -> tuple[np.ndarray,
     """Prompt and output tokens of some requests, shape (n,) each; of all of them where there is a trace."""
     if trace is not None:
         return trace.prompt_tokens, trace.output_tokens
+    if workload.in_sessions:
+        some = chats.sample(workload, SAMPLE)
+        return np.concatenate([c.prompt_tokens for c in some]), np.concatenate([c.output_tokens for c in some])
     return draw_lengths(workload, SAMPLE)
 
 
@@ -110,7 +115,7 @@ def draw_arrivals(workload: Workload, seed: int, replication: int) -> tuple[np.n
     """Arrival times of an open workload and, where it has classes, the class of each. Shape (n,)."""
     arrival = workload.arrival
     assert arrival is not None
-    assert not isinstance(arrival, Closed)
+    assert not isinstance(arrival, Closed | Users)
     limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
     if isinstance(arrival, Superposed):
         return superposed_arrivals(arrival, limit, workload.duration_s, seed, replication)
@@ -192,6 +197,8 @@ def _starts(workload: Workload, seed: int, replication: int) -> np.ndarray:
 
 def mean_think_s(workload: Workload) -> float:
     """Mean pause of a closed-loop user."""
+    if workload.in_sessions:
+        return float(np.mean([pause for chat in chats.sample(workload, len(_PAUSES)) for pause in chat.pause_s]))
     return 0.0 if workload.think_s is None else float(workload.think_s.draw(_PAUSES).mean())
 
 

@@ -19,6 +19,7 @@ from capsim.workload.arrivals import (
 )
 from capsim.workload.classes import ClientClass, Superposed
 from capsim.workload.distributions import ThinkTime, Tokens
+from capsim.workload.sessions import Prefix, Session, Users
 
 
 class _Spec(BaseModel):
@@ -27,6 +28,8 @@ class _Spec(BaseModel):
 
 class Closed(_Spec):
     """``users`` who each wait for their answer, think, and ask again. A closed loop throttles itself.
+
+    With a ``session`` each has one at a time, and begins the next when it is over.
 
     Where there are ``classes``, each request is of one of them, in proportion to their rates.
     """
@@ -37,7 +40,7 @@ class Closed(_Spec):
 
 
 Arrival = Annotated[
-    Poisson | ConstantRate | Gamma | Weibull | OnOff | Profile | Windows | Spike | Ramp | Superposed | Closed,
+    Poisson | ConstantRate | Gamma | Weibull | OnOff | Profile | Windows | Spike | Ramp | Superposed | Users | Closed,
     Field(discriminator="kind"),
 ]
 
@@ -61,6 +64,9 @@ class Workload(_Spec):
     default a tenth or what MSER-5 finds; none for a trace). ``max_tokens`` is what the client asks for at most; by
     default just what it gets, as benchmarks ask. ``max_in_flight`` turns away open arrivals that find as many inside.
     ``think_s`` is the pause of a closed-loop user between an answer and the next request.
+
+    With a ``session``, or with ``users`` who begin some, arrivals are those of sessions: ``prompt_tokens`` is a
+    session's first prompt, ``think_s`` a person's pause between two turns.
     """
 
     preset: str | None = None
@@ -68,6 +74,8 @@ class Workload(_Spec):
     prompt_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
     think_s: ThinkTime | None = None
+    session: Session | None = None
+    prefix: Prefix | None = None
     trace: Path | None = None
     columns: TraceColumns | None = None
     max_tokens: PositiveInt | None = None
@@ -88,7 +96,14 @@ class Workload(_Spec):
             raise ValueError("max_in_flight caps open arrivals; a closed loop has never more than its users inside")
         if self.classes and any(given is not None for given in (self.prompt_tokens, self.output_tokens, self.trace)):
             raise ValueError("classes bring their own lengths: leave prompt_tokens, output_tokens and trace out")
+        if self.in_sessions and (self.trace is not None or self.classes):
+            raise ValueError("sessions, users and prefixes are drawn: they go with neither a trace nor classes")
         return self
+
+    @property
+    def in_sessions(self) -> bool:
+        """Whether what arrives are sessions, be they of one request, and not requests."""
+        return self.session is not None or self.prefix is not None or isinstance(self.arrival, Users)
 
     @property
     def classes(self) -> tuple[ClientClass, ...]:
