@@ -11,10 +11,13 @@ import simpy
 
 from capsim.sim.clients import start
 from capsim.sim.engine import Engine, Turn
+from capsim.sim.kvcache import KVCache
+from capsim.sim.past import leave_behind
 from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
 from capsim.sim.sequence import OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
+from capsim.workload.chats import Sessions
 from capsim.workload.requests import ClosedLoop, Request, Traffic
 
 PROGRESS_EVERY = 64
@@ -29,6 +32,8 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
     """
     cap = None if isinstance(traffic, ClosedLoop) else traffic.max_in_flight
     cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
+    if isinstance(traffic, Sessions) and spec.policy.prefix_caching and traffic.prefix.session:
+        leave_behind(traffic, cluster.caches)
     start(cluster.env, traffic, cluster.submit)
     with _interrupts(cluster), _no_garbage_collection():
         cluster.env.run()
@@ -66,6 +71,11 @@ class Cluster:
         self._replicas = [replica for _, replica in self._places]
         self._several = len(self._places) > 1
 
+    @property
+    def caches(self) -> list[KVCache]:
+        """The KV pools."""
+        return list({id(replica.cache): replica.cache for replica in self._replicas}.values())
+
     def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> None:
         """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away."""
         now = self.env.now
@@ -91,7 +101,7 @@ class Cluster:
         for replica in self._replicas:
             for sequence in replica.inside():
                 self.records.add_request(sequence)
-        caches = list({id(replica.cache): replica.cache for replica in self._replicas}.values())
+        caches = self.caches
         self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.resident_blocks) for c in caches]
         self.records.evicted_blocks = sum(c.evicted_blocks for c in caches)
         self.records.close()

@@ -1,0 +1,73 @@
+"""What earlier sessions left in the KV pools, for a run that begins as if they had been coming for long."""
+
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import count
+from typing import NamedTuple
+
+from capsim.sim.kvcache import KVCache
+from capsim.workload.chats import Chat, Sessions
+from capsim.workload.prefixes import Run
+
+OVER = -(1 << 30)
+"""Sessions that are over have numbers from here down: nobody asks for theirs again."""
+
+
+class _Left(NamedTuple):
+    """The first ``requests`` of a session, the last of which ended ``age_s`` ago."""
+
+    age_s: float
+    number: int
+    chat: Chat
+    requests: int
+
+
+def leave_behind(traffic: Sessions, caches: Sequence[KVCache]) -> None:
+    """Fill the pools with contexts of earlier requests, as many of the youngest as fit, spread by session number."""
+    room_tokens = sum(cache.total_blocks * cache.rule.block_tokens for cache in caches)
+    kept: list[tuple[int, tuple[Run, ...]]] = []
+    for left in merge(_met(traffic), _over(traffic), key=lambda left: left.age_s):
+        chain, shared_tokens = _context(traffic, left)
+        kept.append((left.number, chain))
+        room_tokens -= chain[-1][1] - shared_tokens
+        if room_tokens <= 0:
+            break
+    for number, chain in reversed(kept):
+        _keep(caches[number % len(caches)], chain)
+    for cache in caches:
+        cache.evicted_blocks = 0  # the run has evicted nothing yet
+
+
+def _met(traffic: Sessions) -> list[_Left]:
+    """Sessions under way that have asked before."""
+    begun = [_Left(b.paused_s, number, b.chat, b.request) for number, b in enumerate(traffic.begun) if b.request]
+    return sorted(begun, key=lambda left: left.age_s)
+
+
+def _over(traffic: Sessions) -> Iterator[_Left]:
+    for number, (age_s, chat) in zip(count(OVER, -1), traffic.ended, strict=False):
+        yield _Left(age_s, number, chat, len(chat.prompt_tokens))
+
+
+def _context(traffic: Sessions, left: _Left) -> tuple[tuple[Run, ...], int]:
+    """All runs of a session so far, and how many tokens of them are not its own."""
+    context, chat = traffic.context(left.chat, left.number), left.chat
+    chain: tuple[Run, ...] = ()
+    for request in range(left.requests):
+        chain = context.chain(chat.prompt_tokens[request], chat.output_tokens[request], chat.summaries[request])
+    return chain, max((end for key, end in chain if key != chain[-1][0]), default=0)
+
+
+def _keep(cache: KVCache, chain: tuple[Run, ...]) -> None:
+    """Make idle entries of a chain, as a request leaves them that has ended."""
+    match = cache.match(chain, chain[-1][1])
+    cache.hold(chain, match.runs)
+    runs, blocks = match.runs, match.blocks
+    for run in chain[match.runs :]:
+        # The last token of an answer has no KV yet.
+        new = max(0, (run[1] - 1) // cache.rule.block_tokens - blocks)
+        if not cache.take(new):
+            break
+        cache.share(run, new)
+        runs, blocks = runs + 1, blocks + new
+    cache.leave(chain, runs)
