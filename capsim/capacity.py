@@ -198,11 +198,9 @@ def _candidate(search: Search, low: int, high: int, binds: str, carried: dict[st
         "node": resolved.scenario.node,
         "parallelism": str(resolved.layout),
         "kv_format": resolved.scenario.kv_format,
-        # Without a prefix cache a session's KV is resident just while its request runs.
         "sessions": {
             "attached": [low, high],
-            "cached": [at["in_flight"], beyond["in_flight"]],
-            "in_flight": [at["in_flight"], beyond["in_flight"]],
+            **{name: [run["sessions"][name]["mean"] for run in (at, beyond)] for name in ("cached", "in_flight")},
         },
         "nodes": nodes,
         "latency": {name: at[name] for name in LATENCIES},

@@ -30,6 +30,7 @@ def saturation(
     prompt_tokens: np.ndarray,
     output_tokens: np.ndarray,
     tpot_s: float = np.inf,
+    cached_tokens: np.ndarray | None = None,
 ) -> Estimate:
     """The largest batch that the KV pool, ``max_num_seqs`` and ``tpot_s`` allow, and what it serves.
 
@@ -41,12 +42,15 @@ def saturation(
     ----------
     prompt_tokens, output_tokens
         A sample of requests, shape (n,).
+    cached_tokens
+        What of their prompts is in the prefix cache, shape (n,); by default nothing.
     """
     context = prompt_tokens + output_tokens / 2
     mean_output = float(output_tokens.mean())
     held = np.average([blocks_of(int(c)) for c in context], weights=output_tokens)
     reads = [np.average([s.read(float(c)) for c in context], weights=output_tokens) for s in streams]
-    prefill_s = _prefill_s(step_time, streams, prompt_tokens)
+    cached = np.zeros(len(prompt_tokens)) if cached_tokens is None else cached_tokens
+    prefill_s = _prefill_s(step_time, streams, prompt_tokens - cached, int(cached.mean()))
 
     def full(batch: int) -> Estimate:
         decode_s = step_time.step_time(Batch(batch, tuple(batch * r for r in reads))).total_s
@@ -64,10 +68,12 @@ def saturation(
     return full(low)
 
 
-def _prefill_s(step_time: StepTimeModel, streams: tuple[KVStream, ...], prompt_tokens: np.ndarray) -> float:
+def _prefill_s(
+    step_time: StepTimeModel, streams: tuple[KVStream, ...], new_tokens: np.ndarray, cached_tokens: int
+) -> float:
     """What a prompt adds on average to a step that runs anyway: long prompts cost more than in proportion."""
     none = tuple(0.0 for _ in streams)
     idle = step_time.step_time(Batch(1, none)).total_s
-    lengths = np.quantile(prompt_tokens, PROMPT_QUANTILES).astype(int).clip(min=1)
-    steps = [step_time.step_time(Batch(0, none, (PrefillChunk(int(n), 0),), 1)).total_s for n in lengths]
+    lengths = np.quantile(new_tokens, PROMPT_QUANTILES).astype(int).clip(min=1)
+    steps = [step_time.step_time(Batch(0, none, (PrefillChunk(int(n), cached_tokens),), 1)).total_s for n in lengths]
     return max(1e-12, float(np.mean(steps)) - idle)

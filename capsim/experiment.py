@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from capsim import __version__, cost, metrics
+from capsim import __version__, cost, metrics, session_metrics
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
@@ -18,7 +19,7 @@ from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, Policy
 from capsim.stats import t_interval
 from capsim.workload.requests import traffic
-from capsim.workload.spec import Closed
+from capsim.workload.spec import Closed, Workload
 
 SCHEMA_VERSION = 1
 Progress = Callable[[int, int], None]
@@ -40,6 +41,8 @@ class Replication:
     node_use: dict[str, float]
     good_share: float
     growth: tuple[float, float, float]
+    sessions: dict[str, dict[str, float]] | None
+    turns: dict[str, dict[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,38 @@ def measure(resolved: Resolved, records: Records) -> Replication:
     good = metrics.good(measured, segments, slo.thresholds) if slo else np.full(len(measured), np.nan)
     closed = isinstance(resolved.workload.arrival, Closed)
     samples = metrics.latencies(measured, inside)
+    flow = metrics.throughput(requests, start_s, end_s)
+    use = metrics.node_use(inside, resolved.replicas, resolved.memory.blocks, end_s - start_s)
     return Replication(
         records, metrics.totals(requests, segments), metrics.rejections(requests), warmup, (start_s, end_s),
         {name: sample.summary() for name, sample in samples.items()},
         {name: [batch.summary() for batch in sample.batches()] for name, sample in samples.items()},
-        metrics.throughput(requests, start_s, end_s),
-        metrics.node_use(inside, resolved.replicas, resolved.memory.blocks, end_s - start_s),
+        flow,
+        use,
         float(good.mean()) if len(good) else float("nan"),
         (0.0, 0.0, 0.0) if closed else metrics.backlog_growth(requests),
+        _sessions(resolved.workload, records, measured, flow, use["in_flight"]),
+        session_metrics.by_turn(measured, good) if resolved.workload.in_sessions else None,
     )  # fmt: skip
+
+
+def _sessions(
+    workload: Workload, records: Records, measured: pd.DataFrame, flow: dict[str, float], in_flight: float
+) -> dict[str, dict[str, float]] | None:
+    """Attached, cached and in-flight sessions; none where requests come one by one.
+
+    Users without a session say nothing twice: their KV is resident just while their request runs.
+    """
+    start_s, end_s = metrics.window(measured)
+    batch = {"mean": in_flight, "peak": session_metrics.peak_in_flight(measured, start_s, end_s)}
+    if workload.in_sessions:
+        levels = session_metrics.counted(records.sessions, start_s, end_s)
+    elif isinstance(workload.arrival, Closed):
+        users = float(workload.arrival.users)
+        levels = {"attached": {"mean": users, "peak": users}, "cached": batch}
+    else:
+        return None
+    return {**levels, "in_flight": batch, "cycle": session_metrics.cycle(measured, flow["requests_per_s"])}
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
@@ -138,16 +164,20 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
             "warmup_requests": int(np.mean([r.warmup for r in replications])),
             "measured_s": _mean([r.window_s[1] - r.window_s[0] for r in replications]), "interrupted": interrupted,
         },
-        "saturated": is_saturated,
+        "saturated": None if isinstance(resolved.workload.arrival, Closed) else is_saturated,
         "backlog_growth_per_s": growth,
         "requests": {
-            name: totals[name] for name in ("offered", "completed", "rejected", "unfinished")
+            name: totals[name] for name in ("offered", *metrics.OUTCOMES)
         },
         "throughput": flow,
     }  # fmt: skip
     for name in LATENCIES:
         summary[name] = _latency(replications, name, withhold=is_saturated)
-    return summary | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
+    sessions = {
+        "sessions": _averaged([r.sessions for r in replications]),
+        "turns": _averaged([r.turns for r in replications]),
+    }
+    return summary | sessions | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
         "basis": {part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
                   for part, (key, fact) in resolved.basis.items()},
         "warnings": _warnings(resolved, replications, is_saturated, growth, interrupted),
@@ -194,6 +224,14 @@ def _nodes(
         "in_flight": use["in_flight"],
         "cost": {**monthly, **cost.unit_costs(monthly["monthly_usd"], kinds)},
     }  # fmt: skip
+
+
+def _averaged(parts: list[Any]) -> Any:
+    """Like parts of several replications, each number their mean; None where none of them knows it."""
+    if isinstance(parts[0], dict):
+        return {name: _averaged([part[name] for part in parts]) for name in parts[0]}
+    known = [value for value in parts if value is not None and not np.isnan(value)]
+    return _mean(known) if known else None
 
 
 def _latency(replications: list[Replication], latency: str, *, withhold: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from capsim.stats import growth_per_s, warmup_length, weighted_quantiles
 
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 COMPONENTS = ("attention_s", "experts_s", "dense_s", "collectives_s", "overhead_s")
+OUTCOMES = ("completed", "rejected", "abandoned", "unfinished")
 BATCHES = 20
 SATURATED_GROWTH = 0.01
 
@@ -51,13 +52,17 @@ def warmup_requests(requests: pd.DataFrame, pinned: int | None) -> int:
 def latencies(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, Sample]:
     """TTFT, TPOT, ITL, E2E and queueing time of measured requests; ``segments`` are those ``within`` their window."""
     done = requests[requests["outcome"] == "completed"]
+    return {**request_latencies(done), "itl_s": _itl(done, segments)}
+
+
+def request_latencies(done: pd.DataFrame) -> dict[str, Sample]:
+    """TTFT, TPOT, E2E and queueing time of completed requests."""
     ttft = done["first_token_s"] - done["arrival_s"]
     e2e = done["finished_s"] - done["arrival_s"]
     several = done["output_tokens"] > 1
     tpot = ((e2e - ttft) / (done["output_tokens"] - 1))[several]
     columns = {"ttft_s": ttft, "tpot_s": tpot, "e2e_s": e2e, "queue_s": done["first_scheduled_s"] - done["arrival_s"]}
-    samples = {name: Sample(values.to_numpy(float), np.ones(len(values))) for name, values in columns.items()}
-    return {**samples, "itl_s": _itl(done, segments)}
+    return {name: Sample(values.to_numpy(float), np.ones(len(values))) for name, values in columns.items()}
 
 
 def within(segments: pd.DataFrame, start_s: float, end_s: float) -> pd.DataFrame:
@@ -142,7 +147,7 @@ def _longest_step(requests: pd.DataFrame, steps: pd.DataFrame) -> np.ndarray:
 def totals(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, int]:
     """Counts over a whole replication, warm-up included; tokens are those of requests that were started."""
     outcomes = requests["outcome"].value_counts()
-    counts = {name: int(outcomes.get(name, 0)) for name in ("completed", "rejected", "unfinished")}
+    counts = {name: int(outcomes.get(name, 0)) for name in OUTCOMES}
     started = requests[requests["first_scheduled_s"].notna()]
     sums = {name: int(started[name].sum()) for name in ("prompt_tokens", "cached_tokens", "preemptions")}
     return {"offered": len(requests), **counts, **sums, "steps": int(segments["steps"].sum())}
@@ -215,7 +220,7 @@ def backlog_growth(requests: pd.DataFrame) -> tuple[float, float, float]:
 
     A load that outruns the fleet grows by the difference of the two rates, whatever the run length.
     """
-    inside = requests[requests["outcome"] != "rejected"]
+    inside = requests[~requests["outcome"].isin(("rejected", "abandoned"))]
     if len(inside) < 4 * BATCHES:
         return 0.0, 0.0, 0.0
     arrivals = inside["arrival_s"].to_numpy(float)
@@ -238,8 +243,8 @@ def check_identities(requests: pd.DataFrame, segments: pd.DataFrame, kv_blocks: 
         An identity is broken: a bug in capsim.
     """
     outcomes = requests["outcome"].value_counts()
-    known = sum(int(outcomes.get(name, 0)) for name in ("completed", "rejected", "unfinished"))
-    _hold(known == len(requests), "offered = completed + rejected + unfinished")
+    known = sum(int(outcomes.get(name, 0)) for name in OUTCOMES)
+    _hold(known == len(requests), "offered = completed + rejected + abandoned + unfinished")
     _hold(all(taken == freed + held for taken, freed, held in kv_blocks), "KV blocks allocated = freed + resident")
     for _, steps in segments.groupby(["node", "rank"]):
         ends = (steps["start_s"] + steps["duration_s"]).to_numpy()

@@ -344,6 +344,12 @@ class PlainEngine:
             self.at(0.0, self.begin)
         return reason
 
+    def withdraw(self, replica, sequence):
+        if sequence.preemptions or sequence not in replica.waiting:
+            return False
+        replica.waiting.remove(sequence)
+        return True
+
     def catch_up(self):
         """Nothing is ever behind here."""
 
@@ -397,7 +403,7 @@ def plain_records(spec, traffic, token_log=None):
     """What ``simulate`` gives, by the plain loop."""
     cap = getattr(traffic, "max_in_flight", None)
     cluster = Cluster(spec, lambda ended: None, cap, partial(PlainEngine, token_log=token_log))
-    start(cluster.env, traffic, cluster.submit)
+    start(cluster, traffic)
     cluster.env.run()
     cluster.close()
     return cluster.records

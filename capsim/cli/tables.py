@@ -19,7 +19,8 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         return csv_text({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
     blocks = [
-        _run_head(summary), _latency_rows(summary), _fleet_rows(summary), _cost_rows(summary["cost"]),
+        _run_head(summary), _latency_rows(summary), _turn_rows(summary["turns"]), _session_rows(summary["sessions"]),
+        _fleet_rows(summary), _cost_rows(summary["cost"]),
         _basis_rows(summary["basis"]),
     ]  # fmt: skip
     return document_text(blocks, _notes(summary["warnings"]), format_)
@@ -44,7 +45,7 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
 
 def _run_head(summary: dict[str, Any]) -> Rows:
     run, requests = summary["run"], summary["requests"]
-    counts = ", ".join(f"{requests[key]:,} {key}" for key in ("offered", "completed", "rejected", "unfinished"))
+    counts = ", ".join(f"{count:,} {outcome}" for outcome, count in requests.items() if count or outcome != "abandoned")
     nodes = summary["scenario"]["scenario"].get("nodes", 1)
     rows = [
         *_what_rows(summary),
@@ -92,6 +93,32 @@ def _latency_rows(summary: dict[str, Any]) -> Rows:
         low_high = [units.seconds(v) for v in values["ci95"]] if values["ci95"] else []
         rows.append([METRICS[name].label, *(units.seconds(values[p]) for p in PERCENTILES), " to ".join(low_high)])
     return rows if len(rows) > 1 else []
+
+
+def _turn_rows(turns: dict[str, Any] | None) -> Rows:
+    """How first and later turns of sessions fare."""
+    if turns is None or not turns["later"]["requests"]:
+        return []
+    rows = [["Turns", "prompt cached", "goodput", "TTFT p50", "TTFT p95", "E2E p50", "E2E p95"]]
+    for name, seen in turns.items():
+        shares = ["" if seen[key] is None else f"{seen[key]:.1%}" for key in ("hit_rate", "goodput")]
+        times = [seen[latency][key] for latency in ("ttft_s", "e2e_s") for key in ("p50", "p95")]
+        rows.append([name, *shares, *("" if value is None else units.seconds(value) for value in times)])
+    return rows
+
+
+def _session_rows(sessions: dict[str, Any] | None) -> Rows:
+    """Sessions in their three senses, and whether N = X (R + Z) holds."""
+    if sessions is None or sessions["attached"]["mean"] is None:
+        return []
+    rows = [["Sessions", "mean", "peak"]]
+    for name in ("attached", "cached", "in_flight"):
+        rows.append([METRICS[name].label, f"{sessions[name]['mean']:,.4g}", f"{sessions[name]['peak']:,.0f}"])
+    cycle = sessions["cycle"]
+    if cycle["expected"] is not None:
+        sum_s = f"({units.seconds(cycle['response_s'])} + {units.seconds(cycle['think_s'])})"
+        rows.append([f"X (R + Z) = {cycle['requests_per_s']:.3g}/s x {sum_s}", f"{cycle['expected']:,.4g}"])
+    return rows
 
 
 def _fleet_rows(summary: dict[str, Any]) -> Rows:

@@ -17,7 +17,7 @@ from capsim.parallelism import Parallelism
 from capsim.prices import Price
 from capsim.scenario.spec import Scenario
 from capsim.steptime.roofline import Roofline
-from capsim.workload.requests import mean_think_s, sample_lengths
+from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
 from capsim.workload.spec import Workload
 from capsim.workload.traces import Trace
 
@@ -81,9 +81,14 @@ class Resolved:
     def mean_think_s(self) -> float:
         return mean_think_s(self.workload)
 
+    @cached_property
+    def _cached_tokens(self) -> np.ndarray | None:
+        """Of the sample's prompts, what a prefix cache that forgets nothing holds; None without one."""
+        return sample_reused(self.workload) if self.workload.in_sessions and self.engine.prefix_caching else None
+
     def saturation(self, tpot_s: float = np.inf) -> Estimate:
         """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""
         return saturation(
             self.step_time_model(), self.model.streams, self.memory.blocks, self.block_rule.blocks,
-            self.max_num_seqs, *self.lengths, tpot_s,
+            self.max_num_seqs, *self.lengths, tpot_s, self._cached_tokens,
         )  # fmt: skip

@@ -1,7 +1,9 @@
 """Who asks: open arrivals that come whatever happens, and users who wait for an answer before they ask again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from math import isfinite, isnan
+from typing import Protocol
 
 from simpy import Environment, Event
 
@@ -10,26 +12,39 @@ from capsim.workload.chats import Chat, Sessions
 from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, OpenArrivals, Request, Traffic
 
-Submit = Callable[[Request, int, int, OnEnd | None], None]
-"""Takes (request, session, turn, whom to tell at its end)."""
+COUNT_EVERY = 16
+"""Requests between two counts of the sessions, more where there are many sessions to count."""
 BUSY = ("queue full", "in-flight cap")
 """Why a request is turned away that might be served later."""
 
 
-def start(env: Environment, traffic: Traffic, submit: Submit) -> None:
+class Desk(Protocol):
+    """Where clients hand in their requests: a cluster."""
+
+    env: Environment
+
+    def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> Sequence: ...
+
+    def withdraw(self, sequence: Sequence) -> None: ...
+
+    def count_sessions(self, attached: int, running: int, contexts: Iterable[Run]) -> None: ...
+
+
+def start(desk: Desk, traffic: Traffic) -> None:
     """Let the clients loose on a cluster."""
     if isinstance(traffic, OpenArrivals):
-        _start_open(env, traffic, submit)
+        _start_open(desk, traffic)
         return
     if isinstance(traffic, Sessions):
-        _Visitors(env, traffic, submit)
+        _Visitors(desk, traffic)
         return
     budget = _Budget(traffic)
     for session, start_s in enumerate(traffic.start_s.tolist()):
-        _User(env, session, budget, traffic.requests, submit).come_back_in(start_s)
+        _User(desk, session, budget, traffic.requests).come_back_in(start_s)
 
 
-def _start_open(env: Environment, arrivals: OpenArrivals, submit: Submit) -> None:
+def _start_open(desk: Desk, arrivals: OpenArrivals) -> None:
+    env = desk.env
     coming = enumerate(zip(arrivals.arrival_s.tolist(), arrivals.requests, strict=True))
     upcoming = next(coming, None)
 
@@ -41,7 +56,7 @@ def _start_open(env: Environment, arrivals: OpenArrivals, submit: Submit) -> Non
             if wait_s > 0:
                 env.timeout(wait_s).callbacks.append(arrive)
                 return
-            submit(request, session, 0, None)
+            desk.submit(request, session, 0, None)
             upcoming = next(coming, None)
 
     env.timeout(0).callbacks.append(arrive)
@@ -68,14 +83,12 @@ class _Budget:
 class _User:
     """Asks, waits for the end of the answer, thinks, asks again."""
 
-    def __init__(
-        self, env: Environment, session: int, budget: _Budget, requests: Iterator[Request], submit: Submit
-    ) -> None:
-        self._env = env
+    def __init__(self, desk: Desk, session: int, budget: _Budget, requests: Iterator[Request]) -> None:
+        self._desk = desk
+        self._env = desk.env
         self._session = session
         self._budget = budget
         self._requests = requests
-        self._submit = submit
         self._turn = 0
         self._think_s = 0.0
 
@@ -87,7 +100,7 @@ class _User:
             request = next(self._requests)
             self._think_s = request.think_s
             self._turn += 1
-            self._submit(request, self._session, self._turn - 1, self._answered)
+            self._desk.submit(request, self._session, self._turn - 1, self._answered)
 
     def _answered(self, _: Sequence) -> None:
         self.come_back_in(self._think_s)
@@ -96,36 +109,55 @@ class _User:
 class _Visitors:
     """Begins sessions: those met at the start, those that arrive, and in a closed loop one for each that is over."""
 
-    def __init__(self, env: Environment, traffic: Sessions, submit: Submit) -> None:
-        self.env = env
+    def __init__(self, desk: Desk, traffic: Sessions) -> None:
+        self.desk = desk
         self.traffic = traffic
-        self.submit = submit
-        self.budget = _Budget(traffic)
+        self._budget = _Budget(traffic)
         self._numbers = count()
+        self._attached: set[_Visitor] = set()
+        self._until_count = 0
         for begun in traffic.begun:
-            _Visitor(self, next(self._numbers), begun.chat, begun.request).come_back_in(begun.start_s)
+            self._begin(begun.chat, begun.request, begun.start_s)
         self._await_next()
 
-    def over(self, pause_s: float) -> None:
+    def may_ask(self) -> bool:
+        """Whether a request may still come; now and then all sessions are counted."""
+        if not self._budget.take(self.desk.env.now):
+            return False
+        if not self._until_count:
+            self._until_count = max(COUNT_EVERY, len(self._attached) // 4)
+            running = [visitor.is_running for visitor in self._attached]
+            contexts = [v.context_end for v in self._attached if v.context_end is not None and not v.is_running]
+            self.desk.count_sessions(len(running), sum(running), contexts)
+        self._until_count -= 1
+        return True
+
+    def over(self, visitor: "_Visitor", pause_s: float) -> None:
         """A session is over; its user pauses."""
+        self._attached.remove(visitor)
         if self.traffic.closed:
-            self._begin(pause_s)
+            self._begin(next(self.traffic.chats), 0, pause_s)
 
     def _await_next(self) -> None:
         at_s = next(self.traffic.arrival_s, None)
-        if at_s is not None and not self.budget.spent(at_s):
-            self.env.timeout(at_s - self.env.now).callbacks.append(self._arrive)
+        if at_s is not None and not self._budget.spent(at_s):
+            self.desk.env.timeout(at_s - self.desk.env.now).callbacks.append(self._arrive)
 
     def _arrive(self, _: Event) -> None:
-        self._begin(0.0)
+        self._begin(next(self.traffic.chats), 0, 0.0)
         self._await_next()
 
-    def _begin(self, in_s: float) -> None:
-        _Visitor(self, next(self._numbers), next(self.traffic.chats), 0).come_back_in(in_s)
+    def _begin(self, chat: Chat, request: int, in_s: float) -> None:
+        visitor = _Visitor(self, next(self._numbers), chat, request)
+        self._attached.add(visitor)
+        visitor.come_back_in(in_s)
 
 
 class _Visitor:
-    """Has one session: asks, waits for the end, pauses, asks again with all that was said before."""
+    """Has one session: asks, waits for the end, pauses, asks again with all that was said before.
+
+    ``context_end`` is the last run of what was said, None where that is not for keeping.
+    """
 
     def __init__(self, visitors: _Visitors, number: int, chat: Chat, request: int) -> None:
         self._visitors = visitors
@@ -133,25 +165,41 @@ class _Visitor:
         self._chat = chat
         self._next = request
         self._tries = 0
+        self._sequence: Sequence | None = None
         self._context = visitors.traffic.context(chat, number)
+        self.context_end: Run | None = None
         for past in range(request):
-            self._chain(past)
+            self._remember(self._chain(past))
+
+    @property
+    def is_running(self) -> bool:
+        sequence = self._sequence
+        return sequence is not None and sequence.outcome == "unfinished" and not isnan(sequence.first_scheduled_s)
 
     def come_back_in(self, pause_s: float) -> None:
-        self._visitors.env.timeout(pause_s).callbacks.append(self._ask)
+        self._visitors.desk.env.timeout(pause_s).callbacks.append(self._ask)
 
     def _chain(self, request: int) -> tuple[Run, ...]:
         chat = self._chat
         return self._context.chain(chat.prompt_tokens[request], chat.output_tokens[request], chat.summaries[request])
 
+    def _remember(self, chain: tuple[Run, ...]) -> None:
+        if self._visitors.traffic.prefix.session and chain:
+            self.context_end = chain[-1]
+
     def _ask(self, _: Event) -> None:
-        if not self._visitors.budget.take(self._visitors.env.now):
+        visitors, chat, index = self._visitors, self._chat, self._next
+        if not visitors.may_ask():
             return
-        chat, index = self._chat, self._next
         output = chat.output_tokens[index]
-        longest = self._visitors.traffic.max_tokens or output
-        request = Request(chat.prompt_tokens[index], output, longest, chat.pause_s[index], self._chain(index))
-        self._visitors.submit(request, self._number, index, self._ended)
+        goes_on = visitors.traffic.closed or index + 1 < len(chat.pause_s)
+        pause_s = chat.pause_s[index] if goes_on else 0.0
+        longest = visitors.traffic.max_tokens or output
+        request = Request(chat.prompt_tokens[index], output, longest, pause_s, self._chain(index))
+        sequence = self._sequence = visitors.desk.submit(request, self._number, index, self._ended)
+        if isfinite(chat.patience_s[index]) and sequence.outcome == "unfinished":
+            patience = visitors.desk.env.timeout(chat.patience_s[index])
+            patience.callbacks.append(lambda _: visitors.desk.withdraw(sequence))
 
     def _ended(self, sequence: Sequence) -> None:
         retries, chat = self._visitors.traffic.retries, self._chat
@@ -162,6 +210,7 @@ class _Visitor:
         pause_s, self._tries = chat.pause_s[self._next], 0
         self._next += 1
         if sequence.outcome == "completed" and self._next < len(chat.pause_s):
+            self._remember(sequence.prefix)
             self.come_back_in(pause_s)
         else:
-            self._visitors.over(pause_s)
+            self._visitors.over(self, pause_s)

@@ -3,7 +3,7 @@
 import gc
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,6 +18,7 @@ from capsim.sim.router import ROUTERS
 from capsim.sim.sequence import OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
 from capsim.workload.chats import Sessions
+from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, Request, Traffic
 
 PROGRESS_EVERY = 64
@@ -34,7 +35,7 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
     cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
     if isinstance(traffic, Sessions) and spec.policy.prefix_caching and traffic.prefix.session:
         leave_behind(traffic, cluster.caches)
-    start(cluster.env, traffic, cluster.submit)
+    start(cluster, traffic)
     with _interrupts(cluster), _no_garbage_collection():
         cluster.env.run()
     cluster.close()
@@ -76,7 +77,7 @@ class Cluster:
         """The KV pools."""
         return list({id(replica.cache): replica.cache for replica in self._replicas}.values())
 
-    def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> None:
+    def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> Sequence:
         """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away."""
         now = self.env.now
         sequence = Sequence(self._submitted, session, turn, request, now, on_end)
@@ -87,6 +88,20 @@ class Cluster:
         if reason:
             sequence.outcome, sequence.reason = "rejected", reason
             self._end(sequence)
+        return sequence
+
+    def withdraw(self, sequence: Sequence) -> None:
+        """Its client has given up. What has left the queue by then is served all the same."""
+        place = next((p for p in self._places if (p[0].node, p[1].index) == (sequence.node, sequence.rank)), None)
+        if sequence.request in self._inside and place is not None and place[0].withdraw(place[1], sequence):
+            sequence.outcome, sequence.reason = "abandoned", "patience ran out"
+            self._end(sequence)
+
+    def count_sessions(self, attached: int, running: int, contexts: Iterable[Run]) -> None:
+        """Write down sessions: all, those in a batch, and what ``contexts`` of the others end with."""
+        caches = self.caches
+        resident = sum(any(cache.match((run,), run[1]).runs for cache in caches) for run in contexts)
+        self.records.sessions.append((self.env.now, attached, running + resident))
 
     def stop(self) -> None:
         """End the run before the next event."""

@@ -89,6 +89,18 @@ class Engine:
                 self._cut(begun)
         return ""
 
+    def withdraw(self, replica: Replica, sequence: Sequence) -> bool:
+        """Take back a request that waits at one of the replicas; False where it has started.
+
+        Who waited behind it may start now.
+        """
+        if not replica.withdraw(sequence):
+            return False
+        begun = self._boundary(self._env.now) if self._steps else 0
+        if begun and begun < self._steps and replica.first_could_start():
+            self._cut(begun)
+        return True
+
     def catch_up(self) -> None:
         """Bring the KV pools to this instant, in the middle of a run."""
         if self._steps > 1:

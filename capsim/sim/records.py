@@ -22,7 +22,7 @@ REQUESTS = pa.schema({
     "rank": pa.int32(), "prompt_tokens": pa.int32(), "cached_tokens": pa.int32(), "output_tokens": pa.int32(),
     "arrival_s": pa.float64(), "enqueued_s": pa.float64(), "first_scheduled_s": pa.float64(),
     "first_token_s": pa.float64(), "finished_s": pa.float64(), "preemptions": pa.int32(),
-    "stalls_s": pa.list_(pa.float64()), "outcome": _TEXT, "reason": _TEXT,
+    "stalls_s": pa.list_(pa.float64()), "think_s": pa.float64(), "outcome": _TEXT, "reason": _TEXT,
 })  # fmt: skip
 SEGMENTS = pa.schema({
     "node": pa.int32(), "rank": pa.int32(), "start_s": pa.float64(), "duration_s": pa.float64(),
@@ -87,7 +87,8 @@ class Records:
     """The two tables of a run. Each row is added whole, so that an interrupted run leaves no half row.
 
     ``kv_blocks`` holds, at the end and for each pool, blocks allocated, freed and resident (held by sequences or
-    kept for later prompts); ``evicted_blocks`` counts those that made room.
+    kept for later prompts); ``evicted_blocks`` counts those that made room. ``sessions`` holds now and then, for
+    sessions, (simulated seconds, attached ones, those of them whose context is resident).
     """
 
     def __init__(self) -> None:
@@ -96,6 +97,7 @@ class Records:
         self.interrupted = False
         self.kv_blocks: list[tuple[int, int, int]] = []
         self.evicted_blocks = 0
+        self.sessions: list[tuple[float, int, int]] = []
 
     def close(self) -> None:
         self.requests.close()
@@ -106,7 +108,7 @@ class Records:
         self.requests.append((
             s.request, s.session, s.turn, "default", s.node, s.rank, s.prompt_tokens, s.cached_tokens, s.output_tokens,
             s.arrival_s, s.enqueued_s, s.first_scheduled_s, s.first_token_s, s.finished_s, s.preemptions, s.stalls_s,
-            s.outcome, s.reason,
+            s.think_s, s.outcome, s.reason,
         ))  # fmt: skip
 
     def requests_table(self) -> pd.DataFrame:

@@ -109,6 +109,14 @@ class Replica:
         self.waiting_tokens += sequence.known_tokens
         return ""
 
+    def withdraw(self, sequence: Sequence) -> bool:
+        """Take back a request that has not started; False where it has."""
+        if sequence.preemptions or sequence not in self.waiting:
+            return False
+        self.waiting.remove(sequence)
+        self.waiting_tokens -= sequence.known_tokens
+        return True
+
     def catch_up(self, steps_begun: int) -> None:
         """Hold the KV blocks of the steps of the run under way that have begun."""
         if steps_begun > 1:
@@ -118,7 +126,11 @@ class Replica:
 
     def could_admit(self) -> bool:
         """Whether the sequence that was queued last might start with the next step."""
-        if len(self.waiting) != 1 or not self._has_place():
+        return len(self.waiting) == 1 and self.first_could_start()
+
+    def first_could_start(self) -> bool:
+        """Whether the first waiting sequence might start with the next step."""
+        if not self.waiting or not self._has_place():
             return False
         first = self.waiting[0]
         return self._estimate is not None or self._fits(first, self._match(first), FOREVER)

@@ -13,18 +13,19 @@ class Sequence:
 
     ``known_tokens`` are those of the prompt and of the answer so far, ``computed_tokens`` those whose KV is there;
     while a sequence decodes its replica counts for it, and both stand still.
-    ``stalls_s`` are the gaps between two of its tokens that a preemption made longer than a step. The true
-    ``output_tokens`` is for the node that counts tokens; queues, schedulers and routers see ``max_tokens``.
-    ``ticket`` orders the running sequences of a replica by admission; ``base`` is the context less the replica's
-    clock while the sequence decodes, and ``pieces`` what it adds to the sums that its replica keeps. It holds the
-    first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all. ``on_end`` is told when it has ended.
+    ``stalls_s`` are the gaps between two of its tokens that a preemption made longer than a step, ``think_s`` its
+    client's pause after it. The true ``output_tokens`` is for the node that counts tokens; queues, schedulers and
+    routers see ``max_tokens``. ``ticket`` orders the running sequences of a replica by admission; ``base`` is the
+    context less the replica's clock while the sequence decodes, and ``pieces`` what it adds to the sums that its
+    replica keeps. It holds the first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all. ``on_end`` is
+    told when it has ended.
     """
 
     __slots__ = (
         "arrival_s", "base", "cached_tokens", "computed_tokens", "decoding", "enqueued_s", "finished_s",
         "first_scheduled_s", "first_token_s", "known_tokens", "last_token_s", "max_tokens", "node", "on_end", "outcome",
         "output_tokens", "pieces", "preemptions", "prefix", "prompt_tokens", "rank", "reason", "request", "runs",
-        "session", "settled", "shared_blocks", "stalls_s", "ticket", "turn",
+        "session", "settled", "shared_blocks", "stalls_s", "think_s", "ticket", "turn",
     )  # fmt: skip
 
     base: int
@@ -38,7 +39,7 @@ class Sequence:
         self.request = number
         self.session = session
         self.turn = turn
-        self.prompt_tokens, self.output_tokens, self.max_tokens, _, self.prefix = request
+        self.prompt_tokens, self.output_tokens, self.max_tokens, self.think_s, self.prefix = request
         self.arrival_s = arrival_s
         self.on_end = on_end
         self.enqueued_s = self.first_scheduled_s = self.first_token_s = NEVER

@@ -13,7 +13,7 @@ from capsim.workload.classes import Superposed, class_lengths, mixed, superposed
 from capsim.workload.distributions import Distribution, draw_tokens
 from capsim.workload.drawing import CHUNK, take, times
 from capsim.workload.prefixes import Run
-from capsim.workload.sessions import Users
+from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
 from capsim.workload.streams import stream
 from capsim.workload.traces import Trace
@@ -102,6 +102,12 @@ def sample_lengths(workload: Workload, trace: Trace | None) -> tuple[np.ndarray,
         some = chats.sample(workload, SAMPLE)
         return np.concatenate([c.prompt_tokens for c in some]), np.concatenate([c.output_tokens for c in some])
     return draw_lengths(workload, SAMPLE)
+
+
+def sample_reused(workload: Workload) -> np.ndarray:
+    """Of the prompts of ``sample_lengths`` what sessions sent before, shape (n,)."""
+    prefix = workload.prefix or Prefix()
+    return np.concatenate([chats.reused_tokens(chat, prefix) for chat in chats.sample(workload, SAMPLE)])
 
 
 def draw_lengths(workload: Workload, requests: int) -> tuple[np.ndarray, np.ndarray]:
