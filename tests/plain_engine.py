@@ -44,6 +44,9 @@ class PlainCache:
             runs.append(run)
         return runs
 
+    def holds(self, run):
+        return run in self.entries
+
     def blocks(self, runs):
         return sum(self.entries[run] for run in runs)
 

@@ -62,8 +62,10 @@ def test_run_prints_the_json_contract(capsim, scenario):
     summary = json.loads(done.stdout)
     latency = {"mean", "p50", "p90", "p95", "p99", "ci95"}
     assert all(latency <= set(summary[name]) for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s"))
-    assert set(summary["requests"]) == {"offered", "completed", "rejected", "unfinished"}
-    assert set(summary["kv"]) == {"capacity_tokens", "peak_tokens", "mean_utilisation", "hit_rate", "evicted_blocks"}
+    assert set(summary["requests"]) == {"offered", "completed", "rejected", "abandoned", "unfinished"}
+    assert set(summary["kv"]) == {
+        "capacity_tokens", "peak_tokens", "mean_utilisation", "hit_rate", "evicted_blocks",
+    }  # fmt: skip
     assert set(summary["throughput"]) == {"requests_per_s", "input_tokens_per_s", "output_tokens_per_s"}
     assert summary["requests"]["offered"] == 600
     assert summary["cost"]["monthly_usd"] == pytest.approx(2.95 * 730)

@@ -63,14 +63,16 @@ def inline_profiles(source: Source, catalog: Catalog) -> None:
 def _inline(arrival: dict[str, Any], place: Location, source: Source, catalog: Catalog) -> None:
     """Look up one profile. What does not fit its schema is left for the schema to refuse."""
     name, file = arrival.get("profile"), arrival.get("file")
-    if arrival.get("kind") != "profile" or arrival.get("rates") is not None or (name is None) == (file is None):
+    kind = arrival.get("kind")
+    if kind not in ("profile", "users") or arrival.get("rates") is not None or (name is None) == (file is None):
         return
     if isinstance(name, str):
         profile = catalog.profiles.get(name)
         if profile is None:
             hint = did_you_mean(name, list(catalog.profiles))
             raise ScenarioError([source.problem((*place, "profile"), f"unknown profile '{name}'", hint)])
-        found = profile.model_dump(include={"rates", "period_s", "mean_rate_per_s"})
+        shape = {"rates", "period_s"}
+        found = profile.model_dump(include=shape if kind == "users" else {*shape, "mean_rate_per_s"})
         arrival.update({key: value for key, value in found.items() if arrival.get(key) is None})
         del arrival["profile"]
     elif isinstance(file, (str, Path)):

@@ -100,7 +100,7 @@ class Cluster:
     def count_sessions(self, attached: int, running: int, contexts: Iterable[Run]) -> None:
         """Write down sessions: all, those in a batch, and what ``contexts`` of the others end with."""
         caches = self.caches
-        resident = sum(any(cache.match((run,), run[1]).runs for cache in caches) for run in contexts)
+        resident = sum(any(cache.holds(run) for cache in caches) for run in contexts)
         self.records.sessions.append((self.env.now, attached, running + resident))
 
     def stop(self) -> None:

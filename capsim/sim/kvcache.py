@@ -82,6 +82,10 @@ class KVCache:
                 idle += held
         return Match(runs, blocks, idle)
 
+    def holds(self, run: Run) -> bool:
+        """Whether a run is here, and so all before it."""
+        return run in self._blocks
+
     def hold(self, prefix: tuple[Run, ...], runs: int) -> None:
         """Hold the first ``runs`` runs of a prompt; they must be here."""
         for run in prefix[:runs]:

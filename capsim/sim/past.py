@@ -59,13 +59,12 @@ def _context(traffic: Sessions, left: _Left) -> tuple[tuple[Run, ...], int]:
 
 
 def _keep(cache: KVCache, chain: tuple[Run, ...]) -> None:
-    """Make idle entries of a chain, as a request leaves them that has ended."""
+    """Make idle entries of a chain, as a request leaves them that has ended: the last token has no KV yet."""
     match = cache.match(chain, chain[-1][1])
     cache.hold(chain, match.runs)
     runs, blocks = match.runs, match.blocks
     for run in chain[match.runs :]:
-        # The last token of an answer has no KV yet.
-        new = max(0, (run[1] - 1) // cache.rule.block_tokens - blocks)
+        new = min(run[1], chain[-1][1] - 1) // cache.rule.block_tokens - blocks
         if not cache.take(new):
             break
         cache.share(run, new)

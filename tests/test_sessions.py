@@ -1,0 +1,436 @@
+"""Sessions: what is drawn, in what order it comes, what of it is cached, and that the start is a steady state."""
+
+import math
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from clusters import cluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_engine import plain_records
+
+from capsim import metrics, session_metrics
+from capsim.capacity import with_sessions
+from capsim.errors import ScenarioError
+from capsim.experiment import run
+from capsim.scenario import resolve
+from capsim.sim.cluster import simulate
+from capsim.sim.router import ROUTERS
+from capsim.stats import t_interval
+from capsim.workload import chats
+from capsim.workload.chats import Begun, reused_tokens
+from capsim.workload.prefixes import RUN_TOKENS, Context, head
+from capsim.workload.requests import traffic
+from capsim.workload.sessions import Prefix
+from capsim.workload.spec import Workload
+
+SCENARIO = """\
+model: llama-3.1-8b
+node: h100x1
+workload:
+  arrival: {kind: closed, users: 20}
+  prompt_tokens: 100
+  output_tokens: {kind: geometric, mean: 20}
+  think_s: {kind: exponential, mean: 5}
+  session:
+    turns: {kind: geometric, mean: 4}
+    new_tokens: 30
+slo: {tpot_s: 20 ms}
+replications: 1
+"""
+
+
+def workload(**changes):
+    values = {
+        "arrival": {"kind": "closed", "users": 12},
+        "prompt_tokens": {"kind": "uniform", "low": 20, "high": 90},
+        "output_tokens": {"kind": "geometric", "mean": 12},
+        "think_s": {"kind": "exponential", "mean": 2.0},
+        "session": {"turns": {"kind": "geometric", "mean": 6}, "new_tokens": {"kind": "geometric", "mean": 15}},
+        "requests": 600,
+    }  # fmt: skip
+    return Workload.model_validate(values | changes)
+
+
+def with_session(**changes):
+    return workload(session={"turns": {"kind": "geometric", "mean": 6}, "new_tokens": 15, **changes})
+
+
+def drawn(spec, count=100):
+    return list(islice(traffic(spec, None, 1, 0).chats, count))
+
+
+def tables(spec, load, replication=0):
+    records = simulate(spec, traffic(load, None, 1, replication))
+    requests, segments = records.requests_table(), records.segments_table()
+    metrics.check_identities(requests, segments, records.kv_blocks)
+    return records, requests, segments
+
+
+@pytest.fixture
+def scenario(tmp_path):
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def test_each_prompt_is_the_last_with_its_answer_and_new_tokens():
+    spec = workload(session={"turns": 5, "new_tokens": 7}, prompt_tokens=50)
+    for chat in drawn(spec, 10):
+        grown = [50 + 7 * turn + sum(chat.output_tokens[:turn]) for turn in range(5)]
+        assert chat.prompt_tokens == grown
+
+
+def test_a_context_at_its_limit_becomes_a_summary():
+    compaction = {"at_tokens": 400, "to_tokens": 100}
+    spec = workload(session={"turns": 40, "new_tokens": 50, "compaction": compaction}, output_tokens=30)
+    for chat in drawn(spec, 10):
+        assert max(chat.prompt_tokens) <= 400
+        steps = np.diff(chat.prompt_tokens)
+        cuts = np.diff(chat.summaries)
+        assert (steps[cuts == 0] == 80).all()
+        assert (np.array(chat.prompt_tokens)[1:][cuts == 1] == 150).all()
+        assert cuts.sum() >= 9
+
+
+def test_rounds_of_calls_to_tools_end_with_their_slowest():
+    tools = {"calls": 5, "latency_s": {"kind": "uniform", "low": 1, "high": 2}, "parallel": 3}
+    spec = workload(session={"turns": 2, "new_tokens": 10, "tools": tools}, think_s=60)
+    one_by_one = workload(session={"turns": 2, "new_tokens": 10, "tools": tools | {"parallel": 1}}, think_s=60)
+    for together, single in zip(drawn(spec), drawn(one_by_one), strict=True):
+        assert len(together.pause_s) == 2 * (1 + 2)
+        assert len(single.pause_s) == 2 * (1 + 5)
+        assert [pause == 60 for pause in together.pause_s] == [False, False, True] * 2
+    slowest_of_three = [chat.pause_s[0] for chat in drawn(spec, 2000)]
+    assert np.mean(slowest_of_three) == pytest.approx(1 + 3 / 4, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changed", "may_change"),
+    [
+        ({"think_s": {"kind": "exponential", "mean": 9.0}}, {"pause_s"}),
+        ({"output_tokens": {"kind": "geometric", "mean": 50}}, {"output_tokens", "prompt_tokens"}),
+        ({"prompt_tokens": 333}, {"prompt_tokens"}),
+        ({"prefix": {"groups": {"count": 9, "tokens": 16}}}, {"group"}),
+        ({"arrival": {"kind": "poisson", "rate_per_s": 3}}, set()),
+    ],
+)
+def test_one_knob_does_not_shift_the_draws_of_another(changed, may_change):
+    for before, after in zip(drawn(workload()), drawn(workload(**changed)), strict=True):
+        same = {name for name, one, two in zip(before._fields, before, after, strict=True) if one == two}
+        assert set(before._fields) - same <= may_change
+
+
+def test_longer_sessions_begin_as_shorter_ones_do():
+    shorter = with_session(patience_s={"kind": "exponential", "mean": 3})
+    longer = with_session(turns={"kind": "geometric", "mean": 20}, patience_s={"kind": "exponential", "mean": 3})
+    for short, long in zip(drawn(shorter), drawn(longer), strict=True):
+        requests = len(short.prompt_tokens)
+        assert len(long.prompt_tokens) >= requests
+        assert all(two[:requests] == one for one, two in zip(short[:5], long[:5], strict=True))
+
+
+def test_tool_calls_do_not_shift_tokens():
+    tools = {"calls": 3, "latency_s": 1}
+    for plain, busy in zip(drawn(with_session()), drawn(with_session(tools=tools)), strict=True):
+        requests = len(plain.prompt_tokens)
+        assert busy.prompt_tokens[:requests] == plain.prompt_tokens
+        assert busy.output_tokens[:requests] == plain.output_tokens
+
+
+def test_groups_are_met_by_zipfs_law():
+    spec = workload(prefix={"groups": {"count": 4, "tokens": 16, "zipf": 1}})
+    counts = np.bincount([chat.group for chat in drawn(spec, 8000)], minlength=4)
+    expected = 1 / np.arange(1, 5) / (1 / np.arange(1, 5)).sum()
+    assert counts / 8000 == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 8000))
+
+
+def test_chains_share_what_is_global_then_the_group_then_nothing():
+    prefix = Prefix.model_validate({"global_tokens": 1000, "groups": {"count": 3, "tokens": 600}})
+    one, two, other = (Context(head(prefix, group), number) for number, group in enumerate((0, 0, 1)))
+    chains = [context.chain(2000, 100, 0) for context in (one, two, other)]
+    agree = [sum(a == b for a, b in zip(chains[0], chain, strict=True)) for chain in chains[1:]]
+    assert [chains[0][runs - 1][1] for runs in agree] == [1600, 1000]
+    assert chains[0][-1][1] == 2100
+    ends = [0, *(end for _, end in chains[0])]
+    assert max(np.diff(ends)) <= RUN_TOKENS
+    assert one.chain(3000, 50, 0)[: len(chains[0])] == chains[0]
+    summary = one.chain(1700, 50, 1)
+    assert summary[: agree[0]] == chains[0][: agree[0]]
+    assert not set(summary[agree[0] :]) & set(chains[0])
+
+
+@pytest.mark.parametrize("router", list(ROUTERS))
+@pytest.mark.parametrize("arrival", [{"kind": "closed", "users": 12}, {"kind": "poisson", "rate_per_s": 1.5}])
+def test_a_turn_comes_when_the_last_has_ended_and_its_person_has_thought(router, arrival):
+    spec = cluster(nodes=2, router=router, prefix_caching=True, kv_blocks=90)
+    _, requests, _ = tables(spec, workload(arrival=arrival))
+    several = 0
+    for _, mine in requests.groupby("session"):
+        assert (np.diff(mine["turn"]) == 1).all()
+        ready_s = (mine["finished_s"] + mine["think_s"]).to_numpy()[:-1]
+        assert mine["arrival_s"].to_numpy()[1:] == pytest.approx(ready_s, abs=1e-9)
+        several += len(mine) > 1
+    assert several > 20
+
+
+@st.composite
+def sessions(draw):
+    spec = cluster(
+        nodes=draw(st.integers(1, 2)),
+        kv_blocks=draw(st.integers(30, 120)),
+        max_num_seqs=draw(st.integers(1, 8)),
+        queue_limit=draw(st.sampled_from([None, None, 0, 3])),
+        router=draw(st.sampled_from(list(ROUTERS))),
+        prefix_caching=draw(st.booleans()),
+    )
+    session = {
+        "turns": {"kind": "geometric", "mean": draw(st.sampled_from([1.5, 6]))},
+        "new_tokens": {"kind": "geometric", "mean": 15},
+        "compaction": draw(st.sampled_from([None, {"at_tokens": 150, "to_tokens": 40}])),
+        "patience_s": draw(st.sampled_from([None, 0.05, {"kind": "exponential", "mean": 0.3}])),
+        "retries": draw(st.sampled_from([None, {"limit": 2, "backoff_s": 0.5}])),
+    }
+    prefix = {"global_tokens": draw(st.sampled_from([0, 40])), "session": draw(st.booleans())}
+    arrival = draw(st.sampled_from([{"kind": "closed", "users": 15}, {"kind": "poisson", "rate_per_s": 3}]))
+    changes = {"arrival": arrival, "session": session, "prefix": prefix, "requests": 120}
+    return spec, workload(**changes, think_s={"kind": "exponential", "mean": draw(st.sampled_from([0.2, 2.0]))})
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(sessions())
+def test_the_engine_serves_sessions_as_the_plain_loop_does(case):
+    spec, load = case
+    cold = replace(traffic(load, None, 1, 0), ended=())
+    cold = replace(cold, begun=[begun._replace(request=0) for begun in cold.begun])
+    fast = simulate(spec, cold)
+    again = replace(traffic(load, None, 1, 0), ended=(), begun=cold.begun)
+    plain = plain_records(spec, again)
+    columns = ["session", "turn", "node", "cached_tokens", "preemptions", "outcome", "reason"]
+    one, two = fast.requests_table(), plain.requests_table()
+    pd.testing.assert_frame_equal(one[columns], two[columns])
+    assert one["finished_s"].to_numpy() == pytest.approx(two["finished_s"].to_numpy(), abs=1e-9, nan_ok=True)
+    assert fast.evicted_blocks == plain.evicted_blocks
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(sessions())
+def test_blocks_are_conserved_and_nobody_reads_what_was_not_there(case):
+    spec, load = case
+    records, requests, segments = tables(spec, load)
+    assert not (requests["outcome"] == "unfinished").any()
+    assert (segments["kv_blocks_end"] <= spec.kv_blocks).all()
+    assert all(resident <= spec.kv_blocks for _, _, resident in records.kv_blocks)
+    assert (requests["cached_tokens"] < requests["prompt_tokens"]).all()
+    assert (requests["cached_tokens"] % 16 == 0).all()
+    if not spec.policy.prefix_caching:
+        assert (requests["cached_tokens"] == 0).all()
+    elif not load.prefix.session:
+        assert (requests["cached_tokens"] <= load.prefix.global_tokens).all()
+    before = requests.groupby("session").shift()
+    followed = (requests["turn"] == before["turn"] + 1) & (before["outcome"] == "completed")
+    known = before["prompt_tokens"] + before["output_tokens"] - 1
+    shared = load.prefix.global_tokens
+    assert (requests["cached_tokens"] <= np.maximum(known, shared))[followed].all()
+    assert (requests["cached_tokens"] <= shared)[requests["turn"] == 0].all()
+
+
+def test_an_evicted_context_is_computed_again():
+    """Two long sessions in a pool that cannot hold both drive each other out."""
+    session = {"turns": 30, "new_tokens": 16}
+    load = workload(arrival={"kind": "closed", "users": 2}, session=session, think_s=5, prompt_tokens=700, requests=40)
+    _, roomy, _ = tables(cluster(prefix_caching=True, kv_blocks=1000), load)
+    _, tight, _ = tables(cluster(prefix_caching=True, kv_blocks=90), load)
+    later = roomy["turn"] > 0
+    assert (roomy["cached_tokens"] >= roomy["prompt_tokens"] - 100)[later].all()
+    assert tight["cached_tokens"].sum() < 0.6 * roomy["cached_tokens"].sum()
+
+
+def agent(**changes):
+    """90 turns, from 20,000 to 198,000 tokens of context."""
+    session = {"turns": 90, "new_tokens": 1800}
+    values = {"arrival": {"kind": "constant", "rate_per_s": 1e-6}, "prompt_tokens": 20_000, "output_tokens": 200}
+    return workload(**values, session=session, think_s=2.5, requests=90, **changes)
+
+
+def test_an_agents_reuse_is_the_arithmetic_of_its_growth():
+    prompts = 20_000 + 2_000 * np.arange(90)
+    assert prompts[-1] + 200 == 198_200
+    big = {"kv_blocks": 14_000, "max_context_tokens": 262_144, "max_num_batched_tokens": 8192}
+    cold = replace(traffic(agent(), None, 1, 0), begun=[], ended=())
+    requests = simulate(cluster(**big, prefix_caching=True), cold).requests_table()
+    assert requests["prompt_tokens"].tolist() == prompts.tolist()
+    known = np.append(0, (prompts + 200 - 1)[:-1]) // 16 * 16
+    assert requests["cached_tokens"].tolist() == known.tolist()
+    ratio = requests["cached_tokens"].sum() / prompts.sum()
+    chat = chats.sample(agent(), 1)[0]
+    assert ratio == pytest.approx(sum(reused_tokens(chat, Prefix())) / prompts.sum(), abs=16 / prompts.mean())
+    assert 0.981 < ratio < 0.982
+    off = simulate(cluster(**big), replace(traffic(agent(), None, 1, 0), begun=[], ended=())).requests_table()
+    assert (off["cached_tokens"] == 0).all()
+
+
+def steady(load, spec, replication, lifetimes):
+    """Mean context, KV in use, hit rate, cached sessions: begun in steady state, or at turn 0 and warmed up."""
+    begun = traffic(load, None, 1, replication)
+    if lifetimes:
+        fresh = [Begun(chat, 0, start.start_s, 0.0) for start, chat in zip(begun.begun, begun.chats, strict=False)]
+        begun = replace(begun, begun=fresh, ended=(), limit=begun.limit + lifetimes)
+    records = simulate(spec, begun)
+    requests, segments = records.requests_table(), records.segments_table()
+    measured = requests.iloc[lifetimes:]
+    start_s, end_s = metrics.window(measured)
+    inside = metrics.within(segments, start_s, end_s)
+    use = metrics.node_use(inside, 1, spec.kv_blocks, end_s - start_s)
+    return [
+        measured["prompt_tokens"].mean(),
+        use["kv_mean_utilisation"],
+        measured["cached_tokens"].sum() / measured["prompt_tokens"].sum(),
+        session_metrics.counted(records.sessions, start_s, end_s)["cached"]["mean"],
+    ]
+
+
+@pytest.mark.parametrize("kv_blocks", [400, 2000])
+def test_a_steady_start_agrees_with_a_warm_up_of_ten_lifetimes(kv_blocks):
+    load = workload(
+        arrival={"kind": "closed", "users": 40}, session={"turns": {"kind": "geometric", "mean": 8}, "new_tokens": 20},
+        think_s={"kind": "exponential", "mean": 20}, requests=800,
+    )  # fmt: skip
+    spec = cluster(lambda batch: 0.01 + 1e-5 * batch.prefill_tokens, kv_blocks=kv_blocks, prefix_caching=True)
+    ten_lifetimes = 10 * 8 * 40
+    at_once, warmed = (
+        np.array([steady(load, spec, replication, lifetimes) for replication in range(8)])
+        for lifetimes in (0, ten_lifetimes)
+    )
+    for name, one, two in zip(("context", "KV in use", "hit rate", "cached"), at_once.T, warmed.T, strict=True):
+        difference, half_width = t_interval(one - two, 0.997)
+        assert abs(difference) <= half_width, name
+        assert half_width < 0.3 * two.mean(), name
+
+
+def test_sessions_are_met_by_length_at_a_uniform_phase():
+    met = traffic(workload(arrival={"kind": "closed", "users": 20_000}), None, 1, 0).begun
+    lengths = np.array([len(begun.chat.pause_s) for begun in met])
+    phase = np.array([(begun.request - 1) % len(begun.chat.pause_s) for begun in met]) / lengths
+    # Of a geometric number with mean m one meets 2 m - 1 on average.
+    assert lengths.mean() == pytest.approx(11, rel=0.05)
+    assert np.corrcoef(phase, lengths)[0, 1] < 0.3
+    assert (phase + 0.5 / lengths).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_open_sessions_begin_as_many_as_their_rate_and_length_make():
+    load = workload(arrival={"kind": "poisson", "rate_per_s": 50}, requests=10)
+    counts = [len(traffic(load, None, 1, replication).begun) for replication in range(20)]
+    assert np.mean(counts) == pytest.approx(50 * 5 * 2.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arrival", "tolerance"),
+    [({"kind": "closed", "users": 60}, 0.05), ({"kind": "poisson", "rate_per_s": 1.0}, 0.08)],
+)
+def test_sessions_are_throughput_times_response_and_pause(arrival, tolerance, scenario):
+    overrides = [f"workload.arrival={arrival}", "workload.requests=4000", "replications=3"]
+    sessions = run(resolve(scenario, overrides)).summary["sessions"]
+    assert sessions["cycle"]["expected"] == pytest.approx(sessions["attached"]["mean"], rel=tolerance)
+    assert sessions["in_flight"]["mean"] <= sessions["cached"]["mean"] <= sessions["attached"]["mean"]
+
+
+def test_first_and_later_turns_are_told_apart(scenario):
+    summary = run(resolve(scenario, ["workload.prefix={global_tokens: 64}"])).summary
+    first, later = summary["turns"]["first"], summary["turns"]["later"]
+    assert first["hit_rate"] == pytest.approx(0.64, abs=0.01)
+    assert later["hit_rate"] > 0.7
+    assert first["requests"] + later["requests"] == 2000 - summary["run"]["warmup_requests"]
+    assert later["requests"] / first["requests"] == pytest.approx(3, rel=0.25)
+
+
+def test_a_closed_loop_is_never_called_stable(scenario):
+    assert run(resolve(scenario, ["workload.requests=200"])).summary["saturated"] is None
+    opened = run(resolve(scenario, ["workload.requests=200", "workload.arrival={kind: poisson, rate_per_s: 1}"]))
+    assert opened.summary["saturated"] is False
+
+
+def test_retries_come_back_after_a_backoff_that_doubles():
+    session = {"turns": 1, "new_tokens": 1, "retries": {"limit": 2, "backoff_s": 1.0}}
+    load = workload(
+        arrival={"kind": "constant", "rate_per_s": 1},
+        session=session,
+        output_tokens=4000,
+        prompt_tokens=20,
+        requests=40,
+    )
+    spec = cluster(max_num_seqs=1, queue_limit=0, kv_blocks=1000)
+    _, requests, _ = tables(spec, load)
+    assert (requests["reason"] == "queue full").sum() > 6
+    tries = requests[requests["outcome"] == "rejected"].groupby("session")["arrival_s"].apply(list)
+    waits = [np.diff(times).tolist() for times in tries if len(times) == 3]
+    assert waits
+    assert all(wait == pytest.approx([1.0, 2.0]) for wait in waits)
+
+
+def test_who_loses_patience_leaves_the_queue_and_ends_the_session():
+    session = {"turns": 3, "new_tokens": 1, "patience_s": 2.0}
+    load = workload(
+        arrival={"kind": "constant", "rate_per_s": 2}, session=session, output_tokens=100, prompt_tokens=20, requests=60
+    )
+    _, requests, _ = tables(cluster(max_num_seqs=1, kv_blocks=1000), load)
+    gone = requests["outcome"] == "abandoned"
+    assert gone.sum() > 5
+    assert (requests["first_scheduled_s"].isna() == gone).all()
+    waited = (requests["first_scheduled_s"] - requests["arrival_s"])[~gone]
+    assert waited.max() <= 2.0 + 1e-9
+    last = requests.groupby("session").tail(1).index
+    assert set(requests.index[gone]) <= set(last)
+
+
+def test_users_begin_as_many_sessions_as_they_say(scenario):
+    arrival = "workload.arrival={kind: users, users: 2000, sessions_per_day: 4, profile: office-hours}"
+    resolved = resolve(scenario, [arrival])
+    rates = resolved.workload.arrival.arrivals.rates_per_s
+    assert np.mean(rates) * 86_400 == pytest.approx(8000)
+    day = traffic(resolved.workload, None, 1, 0).arrival_s
+    first_day = sum(1 for _ in iter(lambda: next(day) < 86_400, False))
+    assert first_day == pytest.approx(sum(rates[:24]) * 3600, abs=4 * math.sqrt(sum(rates[:24]) * 3600))
+
+
+def test_a_plan_asks_for_sessions_at_once(scenario):
+    resolved = with_sessions(resolve(scenario), 50)
+    assert resolved.workload.session is not None
+    loop = traffic(resolved.workload, None, 1, 0)
+    assert loop.closed
+    assert len(loop.begun) == 50
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("new_tokens: 30", "new_token: 30", 10, "unknown key"),
+        ("    new_tokens: 30\n", "", 8, "is required"),
+        (
+            "new_tokens: 30",
+            "new_tokens: 30\n    compaction: {at_tokens: 10, to_tokens: 20}",
+            11,
+            "not below at_tokens 10",
+        ),
+        ("new_tokens: 30", "new_tokens: 30\n    tools: {calls: 3, latency_s: 1, parallel: 0}", 11, "must be >= 1"),
+        (
+            "{kind: closed, users: 20}",
+            "{kind: users, users: 20, sessions_per_day: 4, profile: nine}",
+            4,
+            "unknown profile",
+        ),
+        ("{kind: closed, users: 20}", "{kind: users, users: 20, sessions_per_day: 4}", 4, "give one of: a profile"),
+        ("output_tokens:", "trace: some.csv\n  output_tokens:", 3, "they go with neither a trace"),
+    ],
+)
+def test_bad_sessions_are_refused_with_their_place(scenario, old, new, line, message):
+    text = Path(scenario).read_text()
+    assert old in text
+    scenario.write_text(text.replace(old, new))
+    with pytest.raises(ScenarioError) as refused:
+        resolve(scenario)
+    assert any(problem.line == line and message in problem.message for problem in refused.value.problems), refused.value
