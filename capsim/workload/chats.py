@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capsim.workload.arrivals import Profile, Ramp, Spike, long_run_rate_per_s
+from capsim.workload.arrivals import Profile, Ramp, Single, Spike, long_run_rate_per_s
+from capsim.workload.classes import Superposed
 from capsim.workload.distributions import Constant, Distribution, draw_tokens
 from capsim.workload.drawing import times
 from capsim.workload.prefixes import Context, head
 from capsim.workload.sessions import Compaction, Prefix, Retries, Session, Users
-from capsim.workload.spec import Closed, Workload
+from capsim.workload.spec import Arrival, Closed, Workload
 from capsim.workload.streams import stream
 
 TOGETHER = 64
@@ -73,17 +74,23 @@ class Sessions:
 
 def sessions(workload: Workload, seed: int, replication: int, limit: int | None) -> Sessions:
     """One replication's sessions, as if they had been coming for long."""
-    arrival = workload.arrival
-    assert arrival is not None
     pool = list(_pool(workload, seed, replication))
-    closed = isinstance(arrival, Closed)
-    rate_per_s = 0.0 if isinstance(arrival, Closed) else _rate_at_start_per_s(arrival)
-    begun = _met(pool, arrival.users if isinstance(arrival, Closed) else None, rate_per_s, seed, replication)
-    if closed:
-        rate_per_s = len(begun) / max(1e-9, float(np.mean([sum(chat.pause_s) for chat in pool])))
+    arrival_s: Iterator[float] = iter(())
+    if isinstance(workload.arrival, Closed):
+        begun = _met(pool, workload.arrival.users, True, stream(seed, replication, "start"))
+        cycle_s = float(np.mean([sum(chat.pause_s) for chat in pool]))
+        rate_per_s = len(begun) / max(1e-9, cycle_s)
+    else:
+        family = _family(workload.arrival)
+        rate_per_s = _rate_at_start_per_s(family)
+        open_s = float(np.mean([sum(chat.pause_s[:-1]) for chat in pool]))
+        users = int(stream(seed, replication, "begun").poisson(rate_per_s * open_s))
+        begun = _met(pool, users, False, stream(seed, replication, "start"))
+        chunks = times(family, stream(seed, replication, "arrivals"))
+        arrival_s = (at_s for chunk in chunks for at_s in chunk.tolist())
     return Sessions(
-        begun, _ended(pool, rate_per_s, seed, replication), _arrivals(arrival, seed, replication),
-        _draw(workload, seed, replication, ""), closed, workload.prefix or Prefix(),
+        begun, _ended(pool, rate_per_s, stream(seed, replication, "ended")), arrival_s,
+        _draw(workload, seed, replication, ""), isinstance(workload.arrival, Closed), workload.prefix or Prefix(),
         workload.session.retries if workload.session else None,
         workload.max_tokens, workload.max_in_flight, limit, workload.duration_s or np.inf,
     )  # fmt: skip
@@ -111,26 +118,25 @@ def reused_tokens(chat: Chat, prefix: Prefix) -> list[int]:
     return reused
 
 
-def _arrivals(arrival: object, seed: int, replication: int) -> Iterator[float]:
-    """When sessions begin, without end; never in a closed loop."""
-    if isinstance(arrival, Closed):
-        return iter(())
-    family = arrival.arrivals if isinstance(arrival, Users) else arrival
-    chunks = times(family, stream(seed, replication, "arrivals"))  # type: ignore[arg-type]
-    return (at_s for chunk in chunks for at_s in chunk.tolist())
+def _family(arrival: Arrival | None) -> Single:
+    """What sessions arrive by."""
+    assert arrival is not None
+    assert not isinstance(arrival, Superposed | Closed)
+    return arrival.arrivals if isinstance(arrival, Users) else arrival
 
 
-def _rate_at_start_per_s(arrival: object) -> float:
+def _rate_at_start_per_s(family: Single) -> float:
     """How fast sessions have been beginning by the start of the run."""
-    if isinstance(arrival, Users):
-        arrival = arrival.arrivals
-    if isinstance(arrival, Profile):
-        rates, period_s = arrival.rates_per_s, arrival.period_s
-        assert period_s is not None
-        return rates[int(arrival.start_s % period_s / period_s * len(rates))]
-    if isinstance(arrival, Spike):
-        return arrival.rate_per_s
-    return arrival.from_per_s if isinstance(arrival, Ramp) else long_run_rate_per_s(arrival)  # type: ignore[arg-type]
+    match family:
+        case Profile():
+            rates, period_s = family.rates_per_s, family.period_s
+            assert period_s is not None
+            return rates[int(family.start_s % period_s / period_s * len(rates))]
+        case Spike():
+            return family.rate_per_s
+        case Ramp():
+            return family.from_per_s
+    return long_run_rate_per_s(family)
 
 
 def _pool(workload: Workload, seed: int, replication: int) -> Iterator[Chat]:
@@ -143,33 +149,27 @@ def _pool(workload: Workload, seed: int, replication: int) -> Iterator[Chat]:
         yield chat
 
 
-def _met(pool: list[Chat], users: int | None, rate_per_s: float, seed: int, replication: int) -> list[Begun]:
-    """Sessions in mid-pause: a pause is met in proportion to its length, anywhere inside it.
+def _met(pool: list[Chat], users: int, between: bool, generator: np.random.Generator) -> list[Begun]:
+    """``users`` in mid-pause, if need be ``between`` two sessions: a pause is met in proportion to its length.
 
-    There are ``users`` of them, the pause before a user's next session counting as well; or, for arrivals at a rate,
-    a Poisson number of sessions between their first and their last request.
+    The phase in it is uniform.
     """
-    last = 0 if users is None else 1
-    owner = np.repeat(np.arange(len(pool)), [len(chat.pause_s) - 1 + last for chat in pool])
-    after = np.concatenate([np.arange(len(chat.pause_s) - 1 + last) for chat in pool])
-    pause_s = np.array([pause for chat in pool for pause in chat.pause_s[: len(chat.pause_s) - 1 + last]])
-    if users is None:
-        users = int(stream(seed, replication, "begun").poisson(rate_per_s * pause_s.sum() / len(pool)))
     if not users:
         return []
+    counts = [len(chat.pause_s) - (not between) for chat in pool]
+    owner = np.repeat(np.arange(len(pool)), counts)
+    after = np.concatenate([np.arange(count) for count in counts])
+    pause_s = np.array([pause for chat, count in zip(pool, counts, strict=True) for pause in chat.pause_s[:count]])
     shares = np.cumsum(pause_s if pause_s.any() else np.ones(len(pause_s)))
-    uniforms = stream(seed, replication, "start").random((users, 2))
+    uniforms = generator.random((users, 2))
     rows = np.searchsorted(shares, uniforms[:, 0] * shares[-1], side="right").clip(max=len(shares) - 1)
     left_s, past_s = pause_s[rows] * uniforms[:, 1], pause_s[rows] * (1 - uniforms[:, 1])
     met = zip(owner[rows].tolist(), after[rows].tolist(), left_s.tolist(), past_s.tolist(), strict=True)
-    return [
-        Begun(pool[one], (request + 1) % len(pool[one].pause_s), left, past) for one, request, left, past in met
-    ]  # fmt: skip
+    return [Begun(pool[one], (last + 1) % len(pool[one].pause_s), left, past) for one, last, left, past in met]
 
 
-def _ended(pool: list[Chat], rate_per_s: float, seed: int, replication: int) -> Iterator[tuple[float, Chat]]:
+def _ended(pool: list[Chat], rate_per_s: float, generator: np.random.Generator) -> Iterator[tuple[float, Chat]]:
     """Earlier sessions, as an endless stream of them would have left behind: since when they are over, and what."""
-    generator = stream(seed, replication, "ended")
     age_s = 0.0
     while rate_per_s > 0:
         age_s += generator.exponential(1 / rate_per_s)
