@@ -16,6 +16,7 @@ from capsim.sim.records import REQUESTS, SEGMENTS
 from capsim.workload.arrivals import Window
 from capsim.workload.classes import ClientClass
 from capsim.workload.distributions import Distribution, Part
+from capsim.workload.sessions import Compaction, Groups, Prefix, Retries, Session, Tools
 from capsim.workload.spec import Arrival, TraceColumns, Workload
 from capsim.workload.traces.schemas import SCHEMAS
 
@@ -24,7 +25,7 @@ DISTRIBUTIONS = typing.get_args(typing.get_args(Distribution)[0])
 ARRIVALS = typing.get_args(typing.get_args(Arrival)[0])
 SPECS = [
     Scenario, ParallelismSpec, SchedulerSpec, MemorySpec, PriceSpec, OwnPrice, SLO, PlanSpec, Workload, TraceColumns,
-    Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS,
+    Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS, Session, Compaction, Tools, Retries, Prefix, Groups,
 ]  # fmt: skip
 
 
