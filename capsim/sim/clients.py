@@ -1,6 +1,6 @@
 """Who asks: open arrivals that come whatever happens, and users who wait for an answer before they ask again."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from math import isfinite, isnan
 from typing import Protocol

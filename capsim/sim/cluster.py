@@ -93,7 +93,7 @@ class Cluster:
     def withdraw(self, sequence: Sequence) -> None:
         """Its client has given up. What has left the queue by then is served all the same."""
         place = next((p for p in self._places if (p[0].node, p[1].index) == (sequence.node, sequence.rank)), None)
-        if sequence.request in self._inside and place is not None and place[0].withdraw(place[1], sequence):
+        if place is not None and place[0].withdraw(place[1], sequence):
             sequence.outcome, sequence.reason = "abandoned", "patience ran out"
             self._end(sequence)
 

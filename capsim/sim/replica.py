@@ -18,6 +18,7 @@ from capsim.sim.kvcache import NO_MATCH, KVCache, Match
 from capsim.sim.retraction import TokenEstimate
 from capsim.sim.sequence import Sequence
 from capsim.sim.spec import Policy
+from capsim.sim.standing import Standing
 from capsim.steptime import FOREVER, Batch, PrefillChunk
 
 
@@ -71,9 +72,7 @@ class Replica:
         self._decoders = 0
         self._preempted = False
         self._booked = 0
-        # Who decodes and has had a token since the last step that decoded: how many, by when.
-        self._joined: dict[float, int] = {}
-        self._decoded_s = 0.0
+        self._standing = Standing()
 
     @property
     def in_flight(self) -> int:
@@ -145,7 +144,7 @@ class Replica:
             if self._chunks:
                 return self._work(0, 1, ())
             self._grow_decoding(now_s)
-            late = self._late_ones(now_s)
+            late = self._standing.late(now_s, decoding.count)
         else:
             self._grow_decoding(now_s)
             if self.waiting or self._prefilling:
@@ -174,7 +173,7 @@ class Replica:
         if self._decoders:
             self.catch_up(steps)
             ended = self._decoding.advance(steps)
-            self._decoded_s = now_s
+            self._standing.decoded_s = now_s
             if self._estimate:
                 self._estimate.decay(steps)
         kv_blocks = self.cache.used_blocks
@@ -251,9 +250,7 @@ class Replica:
         del self.running[victim.ticket]
         if victim.decoding:
             self._decoding.remove(victim)
-            if self._joined.get(victim.last_token_s):
-                self._joined[victim.last_token_s] -= 1
-            victim.last_token_s = max(victim.last_token_s, self._decoded_s)
+            victim.last_token_s = self._standing.leave(victim.last_token_s)
             self._release(victim, victim.known_tokens - 1)
         else:
             self._prefilling = None
@@ -375,17 +372,8 @@ class Replica:
             return True
         self._decoding.add(sequence)
         if self._prefill_first:
-            self._joined[now_s] = self._joined.get(now_s, 0) + 1
+            self._standing.join(now_s)
         return False
-
-    def _late_ones(self, now_s: float) -> tuple[tuple[float, int], ...]:
-        """Who stood still while others were prefilled, now that decoding goes on."""
-        joined, self._joined = self._joined, {}
-        late = [(since, count) for since, count in joined.items() if since < now_s and count]
-        stood = self._decoding.count - sum(joined.values())
-        if self._decoded_s < now_s and stood:
-            late.append((self._decoded_s, stood))
-        return tuple(late)
 
     def _work(self, decoders: int, horizon: int, late: tuple[tuple[float, int], ...]) -> Work:
         """The step decided on, in which ``decoders`` decode: all of those that could, or nobody."""

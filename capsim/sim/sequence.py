@@ -17,8 +17,8 @@ class Sequence:
     client's pause after it. The true ``output_tokens`` is for the node that counts tokens; queues, schedulers and
     routers see ``max_tokens``. ``ticket`` orders the running sequences of a replica by admission; ``base`` is the
     context less the replica's clock while the sequence decodes, and ``pieces`` what it adds to the sums that its
-    replica keeps. It holds the first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all. ``on_end`` is
-    told when it has ended.
+    replica keeps. It holds the first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all.
+    ``on_end`` is told when it has ended.
     """
 
     __slots__ = (

@@ -20,7 +20,8 @@ TOGETHER = 64
 MAX_REQUESTS = 10_000
 """Of one session, however long its draws make it."""
 POOL_REQUESTS, POOL_SESSIONS = 20_000, 64
-ONE_REQUEST = Session(turns=Constant(value=1), new_tokens=Constant(value=1))
+_ONE = Constant(kind="constant", value=1)
+ONE_REQUEST = Session(turns=_ONE, new_tokens=_ONE)
 
 
 class Chat(NamedTuple):

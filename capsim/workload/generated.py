@@ -6,6 +6,7 @@ from capsim.workload.arrivals import long_run_rate_per_s
 from capsim.workload.classes import Superposed
 from capsim.workload.figures import Figures, figures
 from capsim.workload.requests import draw_arrivals, draw_lengths
+from capsim.workload.sessions import Users
 from capsim.workload.spec import Closed, Workload
 
 SAMPLE = 50_000
@@ -30,7 +31,7 @@ def open_rate_per_s(workload: Workload) -> float:
     """Requests a second of an open workload, over a long time."""
     arrival = workload.arrival
     assert arrival is not None
-    assert not isinstance(arrival, Closed)
+    assert not isinstance(arrival, (Closed, Users))
     if isinstance(arrival, Superposed):
         return sum(long_run_rate_per_s(one.arrival) for one in arrival.classes)
     return long_run_rate_per_s(arrival)
