@@ -31,6 +31,8 @@ def saturation(
     output_tokens: np.ndarray,
     tpot_s: float = np.inf,
     cached_tokens: np.ndarray | None = None,
+    *,
+    reserved: bool = False,
 ) -> Estimate:
     """The largest batch that the KV pool, ``max_num_seqs`` and ``tpot_s`` allow, and what it serves.
 
@@ -44,10 +46,13 @@ def saturation(
         A sample of requests, shape (n,).
     cached_tokens
         What of their prompts is in the prefix cache, shape (n,); by default nothing.
+    reserved
+        A request holds the blocks of its whole answer from the start.
     """
     context = prompt_tokens + output_tokens / 2
     mean_output = float(output_tokens.mean())
-    held = np.average([blocks_of(int(c)) for c in context], weights=output_tokens)
+    holding = prompt_tokens + output_tokens if reserved else context
+    held = np.average([blocks_of(int(c)) for c in holding], weights=output_tokens)
     reads = [np.average([s.read(float(c)) for c in context], weights=output_tokens) for s in streams]
     cached = np.zeros(len(prompt_tokens)) if cached_tokens is None else cached_tokens
     prefill_s = _prefill_s(step_time, streams, prompt_tokens - cached, int(cached.mean()))

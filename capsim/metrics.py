@@ -16,6 +16,7 @@ COMPONENTS = ("attention_s", "experts_s", "dense_s", "collectives_s", "overhead_
 OUTCOMES = ("completed", "rejected", "abandoned", "unfinished")
 BATCHES = 20
 SATURATED_GROWTH = 0.01
+ITL_RESOLUTION = 0.001
 
 
 @dataclass(frozen=True)
@@ -73,28 +74,40 @@ def within(segments: pd.DataFrame, start_s: float, end_s: float) -> pd.DataFrame
     return segments[kept].assign(share=np.minimum(1.0, inside[kept] / durations[kept]))
 
 
-def step_seconds(segments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of every step, shape (steps,), and the row it belongs to: a run's steps grow evenly."""
-    steps, growth = segments["steps"].to_numpy(), segments["growth_s"].to_numpy()
-    first = segments["duration_s"].to_numpy() / steps - growth * (steps - 1) / 2
-    row = np.repeat(np.arange(len(steps)), steps)
-    index = np.arange(len(row)) - np.repeat(np.cumsum(steps) - steps, steps)
-    return first[row] + growth[row] * index, row
-
-
 def _itl(requests: pd.DataFrame, segments: pd.DataFrame) -> Sample:
     """Gaps of a step and those that prefill made longer from the segments, those of a preemption from the requests."""
     stalls = np.concatenate([[], *requests.loc[requests["preemptions"] > 0, "stalls_s"]])
-    seconds, row = step_seconds(segments)
-    share = segments["share"].to_numpy()
-    gaps = segments["decode_sequences"].to_numpy()[row] * share[row]
-    late = np.flatnonzero(segments["late_gaps"].notna())
-    late_s, late_gaps = (np.concatenate([[], *segments[name].iloc[late]]) for name in ("late_gaps_s", "late_gaps"))
-    late_row = np.repeat(late, segments["late_gaps"].iloc[late].map(len).to_numpy(int))
-    late_gaps = late_gaps * share[late_row]
-    first_step = np.searchsorted(row, late_row)
-    np.subtract.at(gaps, first_step, late_gaps)
-    return Sample(np.concatenate([seconds, late_s, stalls]), np.concatenate([gaps, late_gaps, np.ones(len(stalls))]))
+    late = segments[segments["late_gaps"].notna()]
+    late_s, late_gaps = (np.concatenate([[], *late[name]]) for name in ("late_gaps_s", "late_gaps"))
+    late_weights = late_gaps * np.repeat(late["share"].to_numpy(), late["late_gaps"].map(len).to_numpy(int))
+    seconds, weights = _step_gaps(segments)
+    return Sample(
+        np.concatenate([seconds, late_s, stalls]), np.concatenate([weights, late_weights, np.ones(len(stalls))])
+    )
+
+
+def _step_gaps(segments: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Token gaps of one step's length, and how many of each.
+
+    The steps of a run grow evenly: they stand in for each other in pieces over which they grow by ``ITL_RESOLUTION``
+    at most, so that memory follows the runs and not the steps. Sums stay exact. Gaps that began before the first step
+    of a run are no gaps of one step.
+    """
+    kept = segments[segments["decode_sequences"] > 0]
+    steps, growth = kept["steps"].to_numpy(), kept["growth_s"].to_numpy()
+    first_s = kept["duration_s"].to_numpy() / steps - growth * (steps - 1) / 2
+    share, sequences = kept["share"].to_numpy(), kept["decode_sequences"].to_numpy()
+    late, some = np.zeros(len(kept), int), kept["late_gaps"].notna().to_numpy()
+    late[some] = [sum(gaps) for gaps in kept["late_gaps"][some]]
+    alone = np.minimum(late, 1)  # a first step that some were late for is a piece of its own
+    rest = steps - alone
+    pieces = np.clip(np.ceil(growth * rest / (ITL_RESOLUTION * first_s)), 1, np.maximum(rest, 1)).astype(int)
+    row = np.repeat(np.arange(len(kept)), pieces)
+    piece = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    start, end = (rest[row] * number // pieces[row] for number in (piece, piece + 1))
+    seconds = first_s[row] + growth[row] * (alone[row] + (start + end - 1) / 2)
+    weights = (end - start) * sequences[row] * share[row]
+    return np.concatenate([seconds, first_s]), np.concatenate([weights, alone * (sequences - late) * share])
 
 
 def good(requests: pd.DataFrame, segments: pd.DataFrame, thresholds: dict[str, float]) -> np.ndarray:

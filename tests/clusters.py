@@ -27,6 +27,24 @@ class StepSeconds:
         return first, self.seconds(batch._replace(decode_reads=tuple(later))) - first.total_s, FOREVER
 
 
+class KnottedSeconds(StepSeconds):
+    """As ``StepSeconds``, and every ``knot`` decoding contexts' worth of reads a step takes ``jump_s`` longer.
+
+    So do tables between their knots, and graphs captured for some sizes: a run of like steps ends there.
+    """
+
+    def __init__(self, seconds, knot, jump_s):
+        super().__init__(lambda batch: seconds(batch) + jump_s * (sum(batch.decode_reads) // knot))
+        self.knot = knot
+
+    def decode_run(self, batch):
+        reads, growth = sum(batch.decode_reads), sum(batch.read_growth)
+        first = self.step_time(batch)
+        valid = FOREVER if growth == 0 else int(-(-((reads // self.knot + 1) * self.knot - reads) // growth))
+        _, slope_s, _ = super().decode_run(batch) if valid > 1 else (first, 0.0, 1)
+        return first, slope_s, valid
+
+
 def small(batch):
     return 0.01 + 0.001 * batch.decode_sequences + 1e-4 * batch.prefill_tokens
 

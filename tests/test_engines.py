@@ -63,6 +63,15 @@ def test_sglang_admits_by_what_it_expects_and_a_share_that_falls():
     assert requests["first_scheduled_s"].tolist() == [0, PREFILL_S + step * DECODE_S]
 
 
+def test_sglang_counts_a_prompt_once():
+    """400 tokens of the second prompt and 10 of its answer fit beside 400 and 10 of the first, prefilled together."""
+    requests, _ = play(
+        "sglang", [0.0, 0.0], [(400, 10), (400, 10)],
+        kv_blocks=1000, block_rule=BlockRule(1), max_num_batched_tokens=8192,
+    )  # fmt: skip
+    assert requests["first_token_s"].tolist() == [PREFILL_S, PREFILL_S]
+
+
 def test_sglang_retracts_the_one_with_the_fewest_tokens_to_the_end_of_the_queue():
     times, lengths = [0.0, 10.5, 30.0], [(10, 60), (14, 60), (10, 20)]
     pool = {"kv_blocks": 126, "block_rule": BlockRule(1), "max_num_seqs": 2}
@@ -108,6 +117,30 @@ def test_a_static_batch_ends_before_the_next_begins():
     requests, segments = play("static", [0.0, 0.0, 1.0, 2.0], lengths, max_num_seqs=3)
     assert requests["first_scheduled_s"].tolist() == [0, 0, PREFILL_S + 8, PREFILL_S + 8]
     assert segments["running"].tolist() == [2, 2, 1, 2, 2]
+
+
+def test_the_batches_of_a_pipeline_share_one_pool_and_its_prefixes():
+    runs = ((1, 64),)
+    requests = [Request(80, 2, 2, 0.0, runs), Request(80, 2, 2, 0.0, runs), Request(300, 2, 2, 0.0)]
+    spec = cluster(
+        seconds, layout=Parallelism(1, pp=2), router="round-robin", prefix_caching=True, kv_blocks=20,
+        max_num_batched_tokens=512,
+    )  # fmt: skip
+    records = simulate(spec, OpenArrivals(np.array([0.0, 50.0, 100.0]), requests, None))
+    table = records.requests_table()
+    assert table["rank"].tolist() == [0, 1, 0]
+    assert table["cached_tokens"].tolist() == [0, 64, 0]
+    assert (table["outcome"] == "completed").all()  # the last is larger than half of the pool
+    assert len(records.kv_blocks) == 1
+
+
+def test_requests_of_a_session_stay_together_where_the_router_goes_by_session():
+    whose = np.array([[7, 0], [8, 0], [7, 1], [8, 1], [7, 2]])
+    requests = [Request(16, 2, 2, 0.0)] * 5
+    spec = cluster(seconds, nodes=2, router="session-affine")
+    table = simulate(spec, OpenArrivals(np.arange(5) * 1.0, requests, None, whose)).requests_table()
+    assert table["node"].tolist() == [1, 0, 1, 0, 1]
+    assert table[["session", "turn"]].to_numpy().tolist() == whose.tolist()
 
 
 def test_the_batches_of_a_pipeline_run_side_by_side():

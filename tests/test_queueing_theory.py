@@ -180,14 +180,16 @@ def test_places_without_queue_lose_as_erlang_b(places):
 
 
 # Load 7.2 of 8 Erlang: long queues, which the fast servers follow closely
-def test_places_with_queue_wait_as_erlang_c():
+@pytest.mark.parametrize("engine_key", ["vllm", "llama.cpp"])
+def test_places_with_queue_wait_as_erlang_c(engine_key):
     steps, rate_per_s = 10, 0.72
     variation = 1 - 1 / steps  # squared, of a geometric number
     values, controls, kept = [], [], slice(1000, None)
     for generator in generators(36):
         arrival_s = np.cumsum(generator.exponential(1 / rate_per_s, 5500))
         outputs = generator.geometric(1 / steps, len(arrival_s))
-        requests = served(engine(lambda batch: 1.0, max_num_seqs=SERVERS), arrival_s, np.ones_like(outputs), outputs)
+        spec = engine(lambda batch: 1.0, max_num_seqs=SERVERS, **engine_policy(engine_key))
+        requests = served(spec, arrival_s, np.ones_like(outputs), outputs)
         # Whoever comes sits out the running step, half a step on average, even with places free: not Erlang's wait
         values.append((requests["first_scheduled_s"].to_numpy() - arrival_s)[kept].mean() - 0.5)
         speeds = SERVERS, 1.25 * SERVERS

@@ -89,6 +89,6 @@ class Resolved:
     def saturation(self, tpot_s: float = np.inf) -> Estimate:
         """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""
         return saturation(
-            self.step_time_model(), self.model.streams, self.memory.blocks, self.block_rule.blocks,
-            self.max_num_seqs, *self.lengths, tpot_s, self._cached_tokens,
+            self.step_time_model(), self.model.streams, self.memory.blocks // self.layout.pp, self.block_rule.blocks,
+            self.max_num_seqs, *self.lengths, tpot_s, self._cached_tokens, reserved=self.engine.reserve == "answer",
         )  # fmt: skip

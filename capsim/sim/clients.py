@@ -45,18 +45,19 @@ def start(desk: Desk, traffic: Traffic) -> None:
 
 def _start_open(desk: Desk, arrivals: OpenArrivals) -> None:
     env = desk.env
-    coming = enumerate(zip(arrivals.arrival_s.tolist(), arrivals.requests, strict=True))
+    whose = ((number, 0) for number in count()) if arrivals.whose is None else map(tuple, arrivals.whose.tolist())
+    coming = zip(arrivals.arrival_s.tolist(), arrivals.requests, whose)  # noqa: B905  numbers without end
     upcoming = next(coming, None)
 
     def arrive(_: Event) -> None:
         nonlocal upcoming
         while upcoming is not None:
-            session, (at_s, request) = upcoming
+            at_s, request, (session, turn) = upcoming
             wait_s = at_s - env.now
             if wait_s > 0:
                 env.timeout(wait_s).callbacks.append(arrive)
                 return
-            desk.submit(request, session, 0, None)
+            desk.submit(request, session, turn, None)
             upcoming = next(coming, None)
 
     env.timeout(0).callbacks.append(arrive)

@@ -59,6 +59,7 @@ class Engine:
         stages = spec.layout.pp
         pools = {rank // stages: KVCache(spec.kv_blocks, spec.block_rule) for rank in ranks}
         self.replicas = [Replica(rank, pools[rank // stages], spec.policy, spec.streams, stages) for rank in ranks]
+        self._one_pool = stages > 1
         self._stages = stages if spec.layout.expert else None
         self._alone = len(self.replicas) == 1
         self._env = env
@@ -119,6 +120,8 @@ class Engine:
         works = [replica.begin(now) for replica in self.replicas]
         self._works = works = works if self._stages is None else _sharing_experts(works, self._stages)
         steps = works[0].horizon if self._alone else min([work.horizon for work in works])
+        if steps > 1 and self._one_pool:
+            steps = min([replica.steps_within_pool(steps) for replica in self.replicas])
         if steps == 1:
             times = [self._model.step_time(work.batch) for work in works]
             self._first, self._growth_s = times[0] if self._alone else max(times, key=_total_s), 0.0

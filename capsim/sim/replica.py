@@ -154,8 +154,7 @@ class Replica:
         if self._chunks or self._preempted:
             horizon = 1
         elif count:
-            free = self.cache.free_blocks // self._sharing
-            horizon = decoding.steps_within(decoding.horizon(), free + self._booked)
+            horizon = self.steps_within_pool(decoding.horizon())
             if self._estimate and self.waiting and self._has_place():
                 horizon = min(horizon, self._steps_blocked(self._estimate))
         return self._work(count, horizon, late)
@@ -166,6 +165,12 @@ class Replica:
         match = self._match(first)
         lack = self._lack_tokens(estimate, first, match, self.cache.free_blocks - match.idle_blocks)
         return estimate.steps_blocked(lack, self.running, self._decoding.clock)
+
+    def steps_within_pool(self, steps: int) -> int:
+        """How many of the next ``steps`` steps this replica's part of the free blocks allows."""
+        if not self._decoding.count:
+            return steps
+        return self._decoding.steps_within(steps, self.cache.free_blocks // self._sharing + self._booked)
 
     def finish_steps(self, steps: int, now_s: float) -> tuple[list[Sequence], int]:
         """Book ``steps`` steps that have passed: the sequences that ended, and the KV blocks held in the last step."""

@@ -39,11 +39,15 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenArrivals:
-    """Requests that come whether or not earlier ones are done. ``arrival_s`` has shape (n,)."""
+    """Requests that come whether or not earlier ones are done. ``arrival_s`` has shape (n,).
+
+    ``whose``, of shape (n, 2), holds the session and the turn of each; None where each is a session of its own.
+    """
 
     arrival_s: np.ndarray
     requests: Iterable[Request]
     max_in_flight: int | None
+    whose: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int
         rows = _requests(
             trace.prompt_tokens[:first], trace.output_tokens[:first], np.zeros(first), workload, _chains(trace)
         )
-        return OpenArrivals(trace.arrival_s[:first], rows, workload.max_in_flight)
+        whose = None if trace.session is None else _sessions_and_turns(trace.session[:first])
+        return OpenArrivals(trace.arrival_s[:first], rows, workload.max_in_flight, whose)
     arrival_s, classes = draw_arrivals(workload, seed, replication)
     drawn = _draws(workload, trace, seed, replication, classes)
     return OpenArrivals(arrival_s, islice(drawn, len(arrival_s)), workload.max_in_flight)
@@ -164,6 +169,17 @@ def _columns(
         uniforms = thinks.random((CHUNK, 2))
         think_s = np.zeros(CHUNK) if workload.think_s is None else workload.think_s.draw(uniforms)
         yield prompt, output, think_s
+
+
+def _sessions_and_turns(session: np.ndarray) -> np.ndarray:
+    """The session of each request and its place in it, shape (n, 2); an unknown session (-1) is one of its own."""
+    rows = np.arange(len(session))
+    session = np.where(session < 0, session.max(initial=-1) + 1 + rows, session)
+    order = np.argsort(session, kind="stable")
+    starts = np.flatnonzero(np.diff(session[order], prepend=-1))
+    turn = np.empty_like(rows)
+    turn[order] = rows - np.repeat(starts, np.diff(starts, append=len(rows)))
+    return np.column_stack([session, turn])
 
 
 def _chains(trace: Trace) -> Iterator[tuple[Run, ...]]:
