@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capsim.errors import ScenarioError
+from capsim.scenario import resolve
+from capsim.scenario.lock import locked
 from capsim.workload.figures import figures
 from capsim.workload.traces import read, read_trace, tables
 
@@ -204,6 +206,20 @@ def test_bad_hashes_say_where(tmp_path, hashes):
     path.write_text(good + good.replace("[1]", hashes))
     with pytest.raises(ScenarioError, match="t.jsonl:2 hash_ids: not a list of whole numbers"):
         read_trace(path)
+
+
+@pytest.mark.parametrize("changed", [{"hash_ids": [1, 3]}, {"turn": 2}, {"chat_id": 8, "parent_chat_id": 7}], ids=str)
+def test_a_run_knows_its_trace_by_all_that_it_can_see(tmp_path, changed):
+    row = {"timestamp": 0, "input_length": 40, "output_length": 5, "hash_ids": [1, 2], "turn": 1, "chat_id": 7,
+           "parent_chat_id": -1}  # fmt: skip
+    found = []
+    for other in ({}, {}, changed):
+        path = tmp_path / "t.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in (row, {**row, **other, "timestamp": 2})))
+        scenario = tmp_path / "s.yaml"
+        scenario.write_text("model: llama-3.1-8b\nnode: h100x1\nworkload: {trace: t.jsonl}\n")
+        found.append(locked(resolve(scenario))["trace_sha256"])
+    assert found[0] == found[1] != found[2]
 
 
 def test_long_files_are_read_in_parts_and_longer_ones_refused(tmp_path, monkeypatch):

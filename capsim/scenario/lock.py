@@ -6,6 +6,7 @@ from typing import Any
 
 from capsim import __version__
 from capsim.scenario.resolved import Resolved
+from capsim.workload.traces import Trace
 
 
 def locked(resolved: Resolved) -> dict[str, Any]:
@@ -25,14 +26,21 @@ def locked(resolved: Resolved) -> dict[str, Any]:
         },
     }  # fmt: skip
     if resolved.trace is not None:
-        lock["trace_sha256"] = _digest(resolved)
+        lock["trace_sha256"] = _digest(resolved.trace)
     return lock
 
 
-def _digest(resolved: Resolved) -> str:
-    trace = resolved.trace
-    assert trace is not None
+def _digest(trace: Trace) -> str:
+    """SHA-256 of what a run can see of a trace: a column that a trace lacks adds nothing."""
     digest = hashlib.sha256()
     for column in (trace.arrival_s, trace.prompt_tokens, trace.output_tokens):
         digest.update(column.tobytes())
+    optional = {"session": trace.session, "turn": trace.turn}
+    if trace.prefix_hashes is not None:
+        hashes = trace.prefix_hashes
+        optional |= {f"hashes of {hashes.tokens} tokens": hashes.values, "offsets": hashes.offsets}
+    for name, values in optional.items():
+        if values is not None:
+            digest.update(f"{name}, {len(values)}:".encode())
+            digest.update(values.tobytes())
     return digest.hexdigest()
