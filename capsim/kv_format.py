@@ -44,8 +44,8 @@ def entry_bytes(stream: KVStream, kv_format: KVFormat) -> float:
 
 
 def heads_per_rank(stream: KVStream, tp: int) -> int:
-    """KV heads a tensor-parallel rank holds: its share, and never less than one whole head."""
-    return max(1, stream.heads // tp)
+    """KV heads that the fullest tensor-parallel rank holds: its share, in whole heads."""
+    return -(-stream.heads // tp)
 
 
 def stream_bytes(model: ModelSpec, stream: KVStream, kv_format: KVFormat, tp: int = 1) -> float:

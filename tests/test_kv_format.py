@@ -1,9 +1,13 @@
 """KV formats against the published bytes and capacity gains."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from capsim.catalog import load_catalog
-from capsim.kv_format import growth_bytes_per_token, pair_bytes
+from capsim.kv_format import growth_bytes_per_token, heads_per_rank, pair_bytes
 
 CATALOG = load_catalog()
 BF16 = CATALOG.kv_formats["bf16"]
@@ -57,3 +61,16 @@ def test_capacity_with_four_layers_left_in_bf16(key, column):
 def test_a_latent_is_compressed_as_keys_are():
     """vLLM pull request 41803 measured 1.89 times the capacity on DeepSeek-R1: eight bits, not the mean of both."""
     assert gain("deepseek-v3", "turboquant_k8v4") == pytest.approx(1.89, rel=0.01)
+
+
+@given(key=st.sampled_from(sorted(CATALOG.models)), tp=st.integers(1, 128))
+def test_ranks_together_hold_every_head(key, tp):
+    for stream in CATALOG.models[key].streams:
+        assert tp * heads_per_rank(stream, tp) >= stream.heads
+        assert tp * (heads_per_rank(stream, tp) - 1) < stream.heads
+
+
+def test_heads_that_do_not_share_out_evenly_burden_the_fullest_rank():
+    (stream,) = CATALOG.models["llama-3.1-8b"].streams
+    held = {heads: heads_per_rank(replace(stream, heads=heads), 8) for heads in (1, 8, 10, 16, 20)}
+    assert held == {1: 1, 8: 1, 10: 2, 16: 2, 20: 3}
