@@ -69,6 +69,12 @@ def test_prices_of_a_box_are_those_of_its_devices():
             assert price.usd_per_hour == pytest.approx(8 * CATALOG.prices[single].usd_per_hour)
 
 
+@pytest.mark.parametrize("node", sorted({price.node for price in CATALOG.prices.values()}))
+def test_a_node_is_on_demand_by_default_where_it_can_be(node):
+    ways = [price.name.startswith("on demand") for price in CATALOG.prices.values() if price.node == node]
+    assert ways[0] or not any(ways)
+
+
 @pytest.mark.parametrize("kind", SPECS)
 def test_lists_are_rectangular_and_whole(kind):
     table = rows(kind, CATALOG, date(2026, 11, 24))
