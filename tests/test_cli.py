@@ -1,6 +1,7 @@
 """The command line as a user runs it: what it prints, where, and how it ends."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -293,6 +294,7 @@ def test_a_model_is_read_from_its_config(capsim, scenario):
     )
     assert own["ttft_s"] == shipped["ttft_s"]
     assert own["basis"]["model"]["key"] == "my-llama/config.json"
+    assert own["basis"]["model"]["as_of"] == "undated"
     assert own["scenario"]["resolved"]["model"]["name"] == "my-llama"
     scenario.write_text(SCENARIO.replace("llama-3.1-8b", "my-llama/config.json"))
     assert capsim("check", scenario.name).returncode == 0
@@ -302,6 +304,17 @@ def test_a_model_is_read_from_its_config(capsim, scenario):
     assert "unknown node 'h100x9'" in done.stderr
     assert "unknown model 'my-llama" not in done.stderr
     assert "gone.json: file not found" in capsim("check", scenario, "--set", "model=gone.json").stderr
+
+
+def test_the_same_config_prints_the_same_whenever_it_was_saved(capsim, scenario):
+    path = scenario.parent / "config.json"
+    path.write_text(json.dumps({**CONFIGS["llama-3.1-8b"], "_name_or_path": "mine"}))
+    printed = []
+    for moment in (1_000_000_000, 1_700_000_000):
+        os.utime(path, (moment, moment))
+        printed.append(capsim("run", scenario, "--set", "model=config.json", "--quiet").stdout)
+    assert printed[0] == printed[1] != ""
+    assert "config.json vendor undated" in " ".join(printed[0].split())
 
 
 def test_help_imports_nothing_heavy():

@@ -40,6 +40,13 @@ def test_a_config_is_the_catalog_s_entry(key):
         ({**LLAMA, "layer_types": 7}, "layer_types", "expected a list (got 7)"),
         ({**LLAMA, "layer_types": ["full_attention"]}, "num_hidden_layers", "32 layers, but 1 of them"),
         ({**LLAMA, "use_sliding_window": True}, "use_sliding_window", "True is not understood"),
+        ({**LLAMA, "use_sliding_window": "false"}, "use_sliding_window", "'false' is not understood"),
+        ({**LLAMA, "use_sliding_window": 0}, "use_sliding_window", "0 is not understood"),
+        ({**LLAMA, "tie_word_embeddings": "false"}, "tie_word_embeddings", "expected true or false (got 'false')"),
+        ({**LLAMA, "num_hidden_layers": 50_000_000}, "num_hidden_layers", "more than 10,000 is not a model's"),
+        ({**LLAMA, "hidden_size": 10**30}, "hidden_size", "more than 10,000,000 is not a model's"),
+        ({**LLAMA, "max_position_embeddings": 10**400}, "max_position_embeddings", "more than 1,000,000,000"),
+        ({**LLAMA, "num_key_value_heads": 10**30}, "num_key_value_heads", "expected a whole number up to 10,000,000"),
         ({**LLAMA, "quantization_config": {"quant_method": "exl2"}}, "quantization_config.quant_method", "'exl2' is"),
         ({**LLAMA, "audio_config": {"hidden_size": 8}}, "audio_config", "is not understood and may change memory"),
         ({**LLAMA, "text_config": 5}, "text_config", "expected keys and values"),
@@ -106,6 +113,18 @@ def test_mistral_s_first_release_slides_on_every_layer():
     first = config("mistral", 32, 4096, 32000, 32768, 32, 8, intermediate_size=14336, sliding_window=4096)
     (attention,) = model_from_config(first, "x").attention
     assert (attention.kind, attention.window_tokens) == ("sliding", 4096)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_a_window_that_is_not_asked_for_is_not_used(family):
+    given = config(family, 28, 3584, 152064, 131072, 28, 4, intermediate_size=18944, sliding_window=4096)
+    (attention,) = model_from_config(given, "x").attention
+    assert attention.kind == "full"
+
+
+def test_gpt_oss_alternates_where_its_layers_are_not_named():
+    given = {name: value for name, value in CONFIGS["gpt-oss-20b"].items() if name != "layer_types"}
+    assert model_from_config(given, "x").attention == model_from_config(CONFIGS["gpt-oss-20b"], "x").attention
 
 
 def test_files_name_the_model_and_place_their_mistakes(tmp_path):

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema
 
 from capsim.api_tiers import ApiTier
 from capsim.efficiency import Efficiency
@@ -29,6 +29,8 @@ from capsim.workload.profiles import RateProfile
 from capsim.workload.spec import Workload
 
 FOLDER = Path(__file__).parent
+# A file must give a date; only what is read from a file without one is undated.
+AsOf = Annotated[date | Literal["undated"], GetPydanticSchema(lambda _, handler: handler(date))]
 Basis = Literal["measured", "calibrated", "datasheet", "vendor", "assumed"]
 SPECS: dict[str, type[BaseModel]] = {
     "models": ModelSpec,
@@ -61,13 +63,18 @@ class Fact(BaseModel):
 
     basis: Basis
     source: str = Field(min_length=3)
-    as_of: date
+    as_of: AsOf
 
 
 class Provenance(Fact):
     """The facts behind an entry: one for all its values, others by field."""
 
     values: dict[str, Fact] = Field(default_factory=dict)
+
+    @classmethod
+    def undated(cls, basis: Basis, source: str) -> "Provenance":
+        """Of a file that tells no date."""
+        return cls.model_construct(basis=basis, source=source, as_of="undated", values={})
 
     def of(self, field: str) -> Fact:
         return self.values.get(field, self)

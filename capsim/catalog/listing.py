@@ -22,7 +22,7 @@ def rows(kind: str, catalog: Catalog, today: date) -> list[list[str]]:
     table = [[kind, *columns, "basis", "as of"]]
     for key, spec in getattr(catalog, kind).items():
         fact = catalog.provenance[kind, key]
-        stale = " stale" if kind in PRICED and today - fact.as_of > STALE else ""
+        stale = " stale" if kind in PRICED and isinstance(fact.as_of, date) and today - fact.as_of > STALE else ""
         figures = [figure(spec, catalog) for figure in columns.values()]
         table.append([key, *figures, _basis(fact), f"{fact.as_of}{stale}"])
     return table

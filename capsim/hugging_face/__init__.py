@@ -56,15 +56,15 @@ def model_from_config(config: dict[str, Any], name: str) -> ModelSpec:
         hint = did_you_mean(family, list(FAMILIES))
         raise inner.refuse("model_type", f"unknown model type '{family}'", f"{hint}; known: {', '.join(FAMILIES)}")
     shared = {key: outer.get(key) for key in ("torch_dtype", "dtype", "quantization_config", "tie_word_embeddings")}
-    text = Keys(inner.values, {**DEFAULTS.get(family, {}), **_given(shared)}, inner.at)
+    text = Keys(inner.values, {**DEFAULTS.get(family, {}), **_given(shared), "model_type": family}, inner.at)
     text.read.add("model_type")
     text.expect("is_encoder_decoder", False)
     fields = {
         **FAMILIES[family](text),
         "hidden": text.number("hidden_size"),
         "vocab": text.number("vocab_size"),
-        "max_context_tokens": text.number("max_position_embeddings", "model_max_length"),
-        "tied_embedding": bool(text.get("tie_word_embeddings", False)),
+        "max_context_tokens": text.context(),
+        "tied_embedding": text.flag("tie_word_embeddings"),
         "weight_formats": weight_formats(text),
         "tower_parameters": _tower_parameters(outer.nested("vision_config")) if outer.get("vision_config") else 0,
     }
@@ -87,7 +87,7 @@ def _spec(**fields: Any) -> ModelSpec:
 
 def _tower_parameters(vision: Keys) -> int:
     """Matrices of a vision encoder's layers; embeddings and projector are left out."""
-    layers = vision.number("num_hidden_layers", "depth", "vt_num_hidden_layers")
+    layers = vision.layers("depth", "vt_num_hidden_layers")
     hidden = vision.number("hidden_size", "vt_hidden_size")
     intermediate = vision.number("intermediate_size", "vt_intermediate_size")
     gated = vision.get("model_type") == "pixtral"

@@ -49,7 +49,7 @@ def _gemma3(text: Keys) -> Fields:
 
 def _gemma4(text: Keys) -> Fields:
     """Local and global layers with heads of their own; the dense branch of a mixture is a shared expert."""
-    layers, shared = _layers(text), bool(text.get("attention_k_eq_v"))
+    layers, shared = _layers(text), text.flag("attention_k_eq_v")
     kinds = _kinds(text)
     key_values = text.number("num_global_key_value_heads" if shared else "num_key_value_heads")
     text.get("num_global_key_value_heads")
@@ -60,7 +60,7 @@ def _gemma4(text: Keys) -> Fields:
             {"kind": "full", "layers": kinds[FULL], **head, "kv_heads": key_values, "shared_projection": shared}
         ]
     attention += _windowed(text, kinds)
-    if not text.get("enable_moe_block"):
+    if not text.flag("enable_moe_block"):
         return {"attention": attention, "dense": _dense_layers(text, layers)}
     experts = _experts(
         text, layers, text.number("num_experts"), top_k="top_k_experts",
@@ -126,7 +126,7 @@ def _kimi_linear(text: Keys) -> Fields:
     linear.get("gate_lower_bound")
     heads, dim = linear.number("num_heads"), linear.number("head_dim")
     full = _latent(text, len(linear.items("full_attn_layers")))
-    full["output_gate"] = bool(text.get("mla_use_output_gate"))
+    full["output_gate"] = text.flag("mla_use_output_gate")
     state = {
         "kind": "linear", "layers": len(linear.items("kda_layers")), "heads": heads, "kv_heads": heads, "head_dim": dim,
         "value_dim": dim, "conv_tokens": linear.number("short_conv_kernel_size"), "decay_rank": dim,
@@ -169,12 +169,16 @@ FAMILIES: dict[str, Callable[[Keys], Fields]] = {
     "kimi_linear": _kimi_linear,
 }
 
+SLIDE_UNASKED = ("mistral", "mixtral", "phi3")
+"""Those whose ``sliding_window`` holds for every layer; others name the layers, or ask with ``use_sliding_window``."""
+
 # What the configuration classes of Hugging Face's transformers fill in where a published config leaves a key out.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma3_text": {
         "vocab_size": 262208, "max_position_embeddings": 131072, "sliding_window_pattern": 6,
         "tie_word_embeddings": True,
     },
+    "gpt_oss": {"sliding_window_pattern": 2},
     "gemma4_text": {"tie_word_embeddings": True},
     "llama4_text": {"no_rope_layer_interval": 4, "interleave_moe_layer_step": 1},
     "qwen3_next": {"full_attention_interval": 4, "attn_output_gate": True},
@@ -184,7 +188,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def _layers(text: Keys) -> int:
-    return text.number("num_hidden_layers")
+    return text.layers()
 
 
 def _kinds(text: Keys) -> Counter[str]:
@@ -194,6 +198,7 @@ def _kinds(text: Keys) -> Counter[str]:
     no_rope, no_rope_interval = text.items("no_rope_layers"), text.count("no_rope_layer_interval")
     pattern, window = text.count("sliding_window_pattern"), text.count("sliding_window")
     text.expect("use_sliding_window", False)
+    slides = text.get("model_type") in SLIDE_UNASKED
     if given:
         kinds = given
     elif interval:
@@ -204,7 +209,7 @@ def _kinds(text: Keys) -> Counter[str]:
         kinds = [FULL if (layer + 1) % no_rope_interval == 0 else CHUNKED for layer in range(layers)]
     elif pattern:
         kinds = [FULL if (layer + 1) % pattern == 0 else SLIDING for layer in range(layers)]
-    elif window and "use_sliding_window" not in text.values and window < text.number("max_position_embeddings"):
+    elif slides and window and "use_sliding_window" not in text.values and window < text.context():
         kinds = [SLIDING] * layers
     else:
         kinds = [FULL] * layers
@@ -228,7 +233,7 @@ def _heads(text: Keys) -> Fields:
     heads = text.number("num_attention_heads")
     dim = text.count("head_dim") or text.number("hidden_size") // heads
     key_values = text.count("num_key_value_heads", heads)
-    return {"heads": heads, "kv_heads": key_values, "head_dim": dim, "output_gate": bool(text.get("attn_output_gate"))}
+    return {"heads": heads, "kv_heads": key_values, "head_dim": dim, "output_gate": text.flag("attn_output_gate")}
 
 
 def _windowed(text: Keys, kinds: Counter[str]) -> list[Fields]:

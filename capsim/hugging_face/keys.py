@@ -5,7 +5,9 @@ from typing import Any
 
 from capsim.errors import Problem, ScenarioError
 
-ABSENT: Any = object()
+MAX_SIZE = 10_000_000
+MAX_LAYERS = 10_000
+MAX_CONTEXT = 1_000_000_000
 
 # Words of keys that may change what a model stores or holds.
 _MATTERS = re.compile(
@@ -53,18 +55,34 @@ class Keys:
             raise self.refuse(name, "expected keys and values")
         return Keys(values, {}, f"{self.at}{name}.")
 
-    def number(self, *names: str) -> int:
+    def number(self, *names: str, most: int = MAX_SIZE) -> int:
         """A positive whole number."""
         value = self.need(*names)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.refuse(names[0], f"expected a positive whole number (got {value!r})")
+        if value > most:
+            raise self.refuse(names[0], f"more than {most:,} is not a model's")
         return value
+
+    def layers(self, *names: str) -> int:
+        """A number of layers: few enough to be gone through one by one."""
+        return self.number("num_hidden_layers", *names, most=MAX_LAYERS)
+
+    def context(self) -> int:
+        return self.number("max_position_embeddings", "model_max_length", most=MAX_CONTEXT)
 
     def count(self, name: str, default: int = 0) -> int:
         """A whole number that may be zero or left out."""
         value = self.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.refuse(name, f"expected a whole number (got {value!r})")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SIZE:
+            raise self.refuse(name, f"expected a whole number up to {MAX_SIZE:,} (got {value!r})")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """True or false, false where the key is missing."""
+        value = self.get(name, False)
+        if not isinstance(value, bool):
+            raise self.refuse(name, f"expected true or false (got {value!r})")
         return value
 
     def items(self, name: str) -> list[Any]:
@@ -76,7 +94,8 @@ class Keys:
 
     def expect(self, name: str, value: Any, *others: Any) -> None:
         """Refuse a config that departs from what is understood of a key; a missing key is the first of the values."""
-        if (given := self.get(name, value)) not in (value, *others):
+        given = self.get(name, value)
+        if not any(given == one and type(given) is type(one) for one in (value, *others)):
             raise self.refuse(name, f"{given!r} is not understood")
 
     def check_unread(self) -> None:

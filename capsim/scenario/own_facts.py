@@ -1,6 +1,6 @@
 """What a scenario brings along: catalog files of the user's, and a model's config.json."""
 
-from datetime import date
+import hashlib
 from pathlib import Path
 
 from capsim.catalog import Catalog, Provenance, load_catalog, with_entries
@@ -42,12 +42,12 @@ def _files(source: Source) -> list[str]:
 
 
 def _with_config(catalog: Catalog, source: Source) -> Catalog:
-    """The model of a config.json as an entry under its path, dated by the file."""
+    """The model of a config.json as an entry under its path: such a file has no date, so its content tells it apart."""
     key = source.values["model"]
     path = source.file(Path(key), "model")
     spec = read_config(path)
-    as_of = date.fromtimestamp(path.stat().st_mtime)
-    facts = Provenance(basis="vendor", source=f"{path.name} of {spec.name}", as_of=as_of)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    facts = Provenance.undated("vendor", f"{path.name} of {spec.name}, sha256 {digest}")
     return with_entries(catalog, {("models", key): (spec, facts)})
 
 
