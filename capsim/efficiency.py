@@ -37,7 +37,7 @@ class Efficiency(BaseModel):
         Load of the heaviest expert-parallel rank over the mean, by number of ranks.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device: str
     engine: str

@@ -9,9 +9,11 @@ from capsim import units
 Seconds = Annotated[float, BeforeValidator(lambda v: units.parse(v, "s")), Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, BeforeValidator(lambda v: units.parse(v, "s")), Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[float, BeforeValidator(lambda v: units.parse(v, "bytes")), Field(gt=0, allow_inf_nan=False)]
-BytesPerSecond = Annotated[float, BeforeValidator(lambda v: units.parse(v, "bytes_per_s")), Field(gt=0)]
-Flops = Annotated[float, BeforeValidator(lambda v: units.parse(v, "flops")), Field(gt=0)]
-Watts = Annotated[float, BeforeValidator(lambda v: units.parse(v, "w")), Field(ge=0)]
+BytesPerSecond = Annotated[
+    float, BeforeValidator(lambda v: units.parse(v, "bytes_per_s")), Field(gt=0, allow_inf_nan=False)
+]
+Flops = Annotated[float, BeforeValidator(lambda v: units.parse(v, "flops")), Field(gt=0, allow_inf_nan=False)]
+Watts = Annotated[float, BeforeValidator(lambda v: units.parse(v, "w")), Field(ge=0, allow_inf_nan=False)]
 
 Precision = Literal["bf16", "fp8", "fp4"]
 
@@ -19,7 +21,7 @@ Precision = Literal["bf16", "fp8", "fp4"]
 class Device(BaseModel):
     """One accelerator. Arithmetic rates are dense; ``link_bytes_per_s`` is one direction."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     kind: Literal["gpu", "mac", "npu"]

@@ -16,7 +16,7 @@ class KVFormat(BaseModel):
     the precision that a device must compute in, None where any device serves it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     key_bits: float = Field(gt=0)

@@ -40,7 +40,7 @@ def parse(value: float | int | str, unit: str) -> float:
     if isinstance(value, bool):
         raise ValueError(f"expected a quantity such as {_EXAMPLE[unit]}, got {value}")
     if isinstance(value, (int, float)):
-        return float(value)
+        return float(str(value))  # a whole number beyond the floats is infinite, and refused as such
     match = _NUMBER.match(value)
     scale = _scale(match.group(2), unit) if match else None
     if match is None or scale is None:

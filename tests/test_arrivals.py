@@ -214,6 +214,7 @@ def test_a_rate_only_stretches_time(kind):
         ({"kind": "profile", "rates": [1, 2]}, "period_s"),
         ({"kind": "profile", "rates": [0, 0], "period_s": 60}, "no rate is above zero"),
         ({"kind": "windows", "window_s": 60, "windows": [{"rate_per_s": 0}]}, "no window has a rate"),
+        ({"kind": "windows", "window_s": 1e-6, "windows": [{"rate_per_s": 1}]}, "greater than or equal to 1"),
         ({"kind": "on_off", "rate_per_s": 1, "on_s": 0, "off_s": 1}, "greater than 0"),
         ({"kind": "gamma", "rate_per_s": 1, "cv": float("nan")}, "finite"),
     ],

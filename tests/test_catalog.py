@@ -3,6 +3,7 @@
 from datetime import date
 
 import pytest
+import yaml
 
 from capsim.catalog import REFERENCES, SPECS, load_catalog
 from capsim.catalog.listing import rows
@@ -152,3 +153,24 @@ def test_what_is_wrong_with_a_user_s_entry(tmp_path, text, message):
     with pytest.raises(ScenarioError) as caught:
         load_catalog([path])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [".inf", ".nan", "1e999", "1" + "0" * 400])
+@pytest.mark.parametrize(
+    ("kind", "key", "field"),
+    [
+        ("kv_formats", "fp8", "key_bits"), ("weight_formats", "fp8", "dense_bytes"),
+        ("devices", "h100-sxm", "memory_bytes"), ("devices", "h100-sxm", "memory_bytes_per_s"),
+        ("devices", "h100-sxm", "bf16_flops"), ("devices", "h100-sxm", "power_w"),
+        ("calibrations", "h100-sxm/vllm", "layer_s"),
+    ],
+)  # fmt: skip
+def test_nothing_of_a_user_s_is_endless(tmp_path, kind, key, field, size):
+    fields = getattr(CATALOG, kind)[key].model_dump(mode="json", exclude_none=True)
+    entry = {**fields, "provenance": {"basis": "measured", "source": "ours", "as_of": date(2026, 10, 1)}}
+    path = tmp_path / "facts.yaml"
+    path.write_text(yaml.safe_dump({kind: {key: {**entry, field: "SIZE"}}}).replace("SIZE", size))
+    with pytest.raises(ScenarioError, match=rf"{kind}.{key}.{field}: "):
+        load_catalog([path])
+    path.write_text(yaml.safe_dump({kind: {key: entry}}))
+    assert getattr(load_catalog([path]), kind)[key] == getattr(CATALOG, kind)[key]

@@ -1,5 +1,6 @@
 """Fits find what a stream was drawn from, and reproduce the traces they were made of."""
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -167,6 +168,80 @@ def test_profiles_of_inference_perf_say_where_they_are_wrong(tmp_path):
         preset_of(path, None, date(2026, 1, 1))
     with pytest.raises(ScenarioError, match="is a workload profile, not a trace"):
         read_trace(path)
+
+
+PROFILE = {
+    "input_sequence_length": {"min": 1, "max": 50, "mean": 9, "standard_deviation": 3},
+    "output_sequence_length": {"min": 1, "max": 50, "mean": 9, "standard_deviation": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metadata": [1]}, "p.json metadata.slos: expected latency targets by their names"),
+        ({"metadata": {"slos": 5}}, "p.json metadata.slos: expected latency targets"),
+        ({"metadata": {"slos": {"ttft_p99_ms": "x"}}}, "metadata.slos.ttft_p99_ms: expected milliseconds (got 'x')"),
+        ({"metadata": {"slos": {"ttft_p99_ms": float("inf")}}}, "ttft_p99_ms: expected milliseconds (got inf)"),
+        ({"input_sequence_length": {"min": 1, "max": 50, "mean": 9, "standard_deviation": float("nan")}}, "nan"),
+        ({"input_sequence_length": {"min": 1, "max": 50, "mean": 9, "standard_deviation": 10**400}}, "needs min"),
+        ({"input_sequence_length": {"min": 1, "max": 1e300, "mean": 9, "standard_deviation": 1}}, "between min and"),
+        ({"input_sequence_length": [1]}, "input_sequence_length: needs min, max, mean"),
+    ],
+)
+def test_hostile_profiles_are_refused(tmp_path, given, message):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({**PROFILE, **given}))
+    with pytest.raises(ScenarioError) as caught:
+        preset_of(path, None, date(2026, 1, 1))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, '"input_sequence_length"', "[" * 2_000_000])
+def test_json_that_is_neither_profile_nor_trace_is_refused(tmp_path, text):
+    path = tmp_path / "p.json"
+    path.write_text(text)
+    with pytest.raises(ScenarioError, match="p.json"):
+        preset_of(path, None, date(2026, 1, 1))
+
+
+CHUNK = "0,2,3.5,Weibull\n600,4,1,Gamma\n"
+DATASET = '{"0": {"input_tokens": "{10: 1.0}", "output_tokens": "{5: 1.0}"}}'
+
+
+@pytest.mark.parametrize(
+    ("chunk", "dataset", "message"),
+    [
+        (CHUNK.replace("Gamma", "Pareto"), DATASET, "chunk-0-trace.csv:2: expected start, rate, cv and family"),
+        (CHUNK.replace("600", "0"), DATASET, "chunk-0-trace.csv:2: starts no later than the window before it"),
+        (CHUNK.replace("600", "nan"), DATASET, "chunk-0-trace.csv:2: starts no later"),
+        (CHUNK.replace(",4,", ",nan,").replace(",2,", ",nan,"), DATASET, "chunk-0-trace.csv:1: expected start, rate"),
+        (CHUNK.replace(",4,", ",0,").replace(",2,", ",0,"), DATASET, "model: no client ever asks"),
+        (CHUNK.replace("600", "1e-6"), DATASET, "must be >= 1 (got 1e-06)"),
+        (CHUNK.encode() + b"\xff\xfe", DATASET, "chunk-0-trace.csv: not a readable CSV"),
+        (CHUNK, "[1]", "chunk-0-dataset.json: expected distributions"),
+        (CHUNK, "[" * 200_000, "chunk-0-dataset.json: expected distributions"),
+        (CHUNK, b"\xff", "chunk-0-dataset.json: expected distributions"),
+        (CHUNK, DATASET.replace("{10: 1.0}", "{10: -1.0}"), "chunk-0-dataset.json: expected distributions"),
+        (CHUNK, DATASET.replace("{10: 1.0}", "{10: 0.0}"), "chunk-0-dataset.json: expected distributions"),
+        (CHUNK, DATASET.replace("{10: 1.0}", "{'x': 1.0}"), "chunk-0-dataset.json: expected distributions"),
+        (CHUNK, DATASET.replace("{10: 1.0}", "(" * 5000), "chunk-0-dataset.json: expected distributions"),
+    ],
+)
+def test_hostile_clients_are_refused(tmp_path, chunk, dataset, message):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, text in (("chunk-0-trace.csv", chunk), ("chunk-0-dataset.json", dataset)):
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ScenarioError) as caught:
+        preset_of(folder, None, date(2026, 1, 1))
+    assert message in str(caught.value)
+
+
+def test_clients_have_numbers(tmp_path):
+    (tmp_path / "chunk-x-trace.csv").write_text(CHUNK)
+    with pytest.raises(ScenarioError, match=r"expected chunk-NUMBER-trace.csv, got 'chunk-x-trace.csv'"):
+        preset_of(tmp_path, None, date(2026, 1, 1))
 
 
 def test_servegen_clients_become_classes(tmp_path):

@@ -91,6 +91,14 @@ def test_malformed_traces_say_where(tmp_path, text, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("first", ["1700000000000000000", "0", "-1e308"])
+def test_an_epoch_in_nanoseconds_is_no_century(tmp_path, first):
+    path = tmp_path / "t.csv"
+    path.write_text(f"arrival_s,prompt_tokens,output_tokens\n{first},2,3\n1700003600000000000,2,3\n")
+    with pytest.raises(ScenarioError, match=r"arrival_s: spans more than 30 years .*are these nanoseconds\?"):
+        read_trace(path)
+
+
 def test_a_missing_trace_and_broken_json_say_where(tmp_path):
     with pytest.raises(ScenarioError, match="trace file not found"):
         read_trace(tmp_path / "gone.csv")

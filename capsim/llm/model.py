@@ -49,7 +49,7 @@ class DenseLayers(BaseModel):
 class WeightFormat(BaseModel):
     """Bytes per parameter of each part of a model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     dense_bytes: float = Field(gt=0)

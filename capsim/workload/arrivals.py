@@ -12,6 +12,7 @@ from capsim.hardware import PositiveSeconds, Seconds
 Rate = Annotated[float, Field(gt=0)]
 RateOrNone = Annotated[float, Field(ge=0)]
 Variation = Annotated[float, Field(gt=0, le=100)]
+SHORTEST_WINDOW_S = 1.0
 SMALLEST_SHAPE, LARGEST_SHAPE = 0.1, 100.0
 
 
@@ -126,7 +127,7 @@ class Windows(_Spec):
     """Windows of ``window_s``, each with gaps of its own, over and over: how ServeGen describes one client."""
 
     kind: Literal["windows"]
-    window_s: PositiveSeconds
+    window_s: Annotated[PositiveSeconds, Field(ge=SHORTEST_WINDOW_S)]
     windows: tuple[Window, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

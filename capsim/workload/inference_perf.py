@@ -9,8 +9,11 @@ import numpy as np
 from scipy.stats import expon, lognorm, norm
 
 from capsim.errors import ScenarioError
+from capsim.workload.distributions import MAX_TOKENS
 from capsim.workload.fit import QUANTILES
 
+MAX_BYTES = 1_000_000
+MAX_MS = 1e9
 TAIL = 1e-6
 ASSUMED_RATE_PER_S = 1.0
 SLO_KEY = re.compile(r"(ttft|itl|tpot|e2e)_p(\d+)_ms$")
@@ -18,12 +21,7 @@ SLO_KEY = re.compile(r"(ttft|itl|tpot|e2e)_p(\d+)_ms$")
 
 def is_profile(path: Path) -> bool:
     """Whether a file is such a profile, and no trace."""
-    if path.suffix != ".json" or not path.is_file():
-        return False
-    try:
-        return "input_sequence_length" in json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
-        return False
+    return path.suffix == ".json" and path.is_file() and "input_sequence_length" in _document(path)
 
 
 def read_profile(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -35,17 +33,41 @@ def read_profile(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises
     ------
     ScenarioError
-        A length lacks a value, or has a distribution that is not known.
+        A length lacks a value, or has a distribution that is not known; a target is not a number.
     """
-    profile = json.loads(path.read_text(encoding="utf-8-sig"))
+    profile = _document(path)
     values = {
         "arrival": {"kind": "poisson", "rate_per_s": ASSUMED_RATE_PER_S},
         "prompt_tokens": _distribution(profile, "input_sequence_length", path),
         "output_tokens": _distribution(profile, "output_sequence_length", path),
     }
-    targets = profile.get("metadata", {}).get("slos", {})
-    found = [match for match in map(SLO_KEY.match, targets) if match is not None]
-    return values, {f"{match[1]} p{match[2]}": f"{targets[match[0]] / 1000:g} s" for match in found}
+    return values, _targets(profile, path)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The file's JSON object; empty where it is none, or too large to be a profile."""
+    if path.stat().st_size > MAX_BYTES:
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _targets(profile: dict[str, Any], path: Path) -> dict[str, str]:
+    metadata = profile.get("metadata", {})
+    slos = metadata.get("slos", {}) if isinstance(metadata, dict) else None
+    if not isinstance(slos, dict):
+        raise ScenarioError.one("expected latency targets by their names", path=path, key="metadata.slos")
+    targets = {}
+    for name, target_ms in slos.items():
+        if found := SLO_KEY.match(name):
+            if isinstance(target_ms, bool) or not isinstance(target_ms, (int, float)) or not 0 < target_ms < MAX_MS:
+                message = f"expected milliseconds (got {target_ms!r})"
+                raise ScenarioError.one(message, path=path, key=f"metadata.slos.{name}")
+            targets[f"{found[1]} p{found[2]}"] = f"{target_ms / 1000:g} s"
+    return targets
 
 
 def _distribution(profile: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
@@ -53,11 +75,13 @@ def _distribution(profile: dict[str, Any], key: str, path: Path) -> dict[str, An
     given = profile.get(key, {})
     try:
         low, high, mean, spread = (float(given[name]) for name in ("min", "max", "mean", "standard_deviation"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ScenarioError.one("needs min, max, mean and standard_deviation", path=path, key=key) from error
     low = max(low, 1.0)
-    if not low <= mean <= high or spread < 0:
+    if not low <= mean <= high <= MAX_TOKENS:
         raise ScenarioError.one("mean must lie between min and max", path=path, key=key)
+    if not 0 <= spread <= MAX_TOKENS:
+        raise ScenarioError.one(f"not a standard_deviation: {spread:g}", path=path, key=key)
     kind = str(given.get("distribution_type", "log_normal"))
     if spread == 0 or mean == low:
         return {"kind": "constant", "value": mean}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim.errors import ScenarioError
+from capsim.source import Source, validate
 from capsim.workload.fit import Fit, fit
 from capsim.workload.inference_perf import is_profile, read_profile
 from capsim.workload.servegen import is_clients, read_clients
@@ -40,18 +41,24 @@ def preset_of(path: Path, columns: dict[str, str] | None, today: date) -> Preset
     """
     if is_clients(path):
         source = f"{path.name} ({digest(path)}): ServeGen's windows of each client, lengths as 28 quantiles"
-        return Preset(path.name, _entry("measured", source, today, read_clients(path)))
+        return Preset(path.name, _entry("measured", source, today, _valid(read_clients(path), path)))
     if is_profile(path):
         values, targets = read_profile(path)
         source = f"{path.name} ({digest(path)}): inference-perf profile, lengths of one request; rate assumed"
         notes = [f"the profile's target: {key} {value}" for key, value in targets.items()]
-        return Preset(path.stem, _entry("assumed", source, today, values), None, tuple(notes))
+        return Preset(path.stem, _entry("assumed", source, today, _valid(values, path)), None, tuple(notes))
     trace = read_trace(path, columns)
     try:
         fitted = fit(trace)
     except ValueError as error:
         raise ScenarioError.one(str(error), path=path) from error
     return Preset(path.stem, _entry("measured", _source(path, fitted), today, fitted.values), fitted, trace.warnings)
+
+
+def _valid(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values, if a workload can have them."""
+    validate(Workload, values, Source(path, values))
+    return values
 
 
 def _entry(basis: str, source: str, today: date, values: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 
 from capsim.errors import ScenarioError
+from capsim.workload.arrivals import Window
+from capsim.workload.distributions import MAX_TOKENS
 from capsim.workload.fit import QUANTILES
 
+UNREADABLE = (
+    ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, OverflowError, RecursionError,
+    MemoryError,
+)  # fmt: skip
 FIELDS = {"prompt_tokens": "input_tokens", "output_tokens": "output_tokens"}
 
 
@@ -28,31 +34,52 @@ def read_clients(folder: Path) -> dict[str, Any]:
         A file is missing, or a window or a distribution cannot be read.
     """
     classes = []
-    for path in sorted(folder.glob("chunk-*-trace.csv"), key=lambda path: int(path.stem.split("-")[1])):
+    for path in sorted(folder.glob("chunk-*-trace.csv"), key=_number):
         name = path.stem.removesuffix("-trace")
         starts_s, windows = _windows(path)
-        if not any(window["rate_per_s"] for window in windows):
+        rates = np.array([window.rate_per_s for window in windows])
+        if not rates.any():
             continue
-        arrival = {"kind": "windows", "window_s": starts_s[1] - starts_s[0], "windows": windows}
-        rates = np.array([window["rate_per_s"] for window in windows])
+        given = [window.model_dump(exclude_unset=True) for window in windows]
+        arrival = {"kind": "windows", "window_s": starts_s[1] - starts_s[0], "windows": given}
         lengths = _lengths(folder / f"{name}-dataset.json", np.array(starts_s), rates)
         classes.append({"name": name, "arrival": arrival, **lengths})
+    if not classes:
+        raise ScenarioError.one("no client ever asks", path=folder)
     return {"arrival": {"kind": "superposed", "classes": classes}}
 
 
-def _windows(path: Path) -> tuple[list[float], list[dict[str, Any]]]:
-    starts_s, windows = [], []
-    for line, row in enumerate(csv.reader(path.read_text().splitlines()), 1):
+def _number(path: Path) -> int:
+    number = path.stem.removeprefix("chunk-").removesuffix("-trace")
+    if not (number.isascii() and number.isdigit()):
+        raise ScenarioError.one(f"expected chunk-NUMBER-trace.csv, got '{path.name}'", path=path)
+    return int(number)
+
+
+def _windows(path: Path) -> tuple[list[float], list[Window]]:
+    starts_s: list[float] = []
+    windows = []
+    for line, row in enumerate(_rows(path), 1):
         try:
             start_s, rate, cv = (float(field) for field in row[:3])
-            family = row[3].lower()
+            given = {"rate_per_s": rate, "cv": cv, "gaps": row[3].lower()} if rate else {"rate_per_s": 0.0}
+            windows.append(Window.model_validate(given))
         except (ValueError, IndexError) as error:
-            raise ScenarioError.one("expected start, rate, cv and family", path=path, line=line) from error
+            message = "expected start, rate, cv and family (gamma or weibull)"
+            raise ScenarioError.one(message, path=path, line=line) from error
+        if starts_s and not start_s > starts_s[-1]:
+            raise ScenarioError.one("starts no later than the window before it", path=path, line=line)
         starts_s.append(start_s)
-        windows.append({"rate_per_s": rate, "cv": cv, "gaps": family} if rate > 0 else {"rate_per_s": 0.0})
     if len(starts_s) < 2:
         raise ScenarioError.one("has fewer than two windows", path=path)
     return starts_s, windows
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ScenarioError.one(f"not a readable CSV: {error}", path=path) from error
 
 
 def _lengths(path: Path, starts_s: np.ndarray, rates: np.ndarray) -> dict[str, Any]:
@@ -61,22 +88,33 @@ def _lengths(path: Path, starts_s: np.ndarray, rates: np.ndarray) -> dict[str, A
         raise ScenarioError.one("the client's lengths are missing", path=path)
     parts: dict[str, dict[int, float]] = {role: {} for role in FIELDS}
     try:
-        datasets = {float(start): fields for start, fields in json.loads(path.read_text()).items() if fields}
+        document = json.loads(path.read_text(encoding="utf-8"))
+        datasets = {float(start): fields for start, fields in document.items() if fields}
         begins = np.array(sorted(datasets))
         chosen = np.maximum(np.searchsorted(begins, starts_s, side="right") - 1, 0)
         weights = np.bincount(chosen, rates, minlength=len(begins))
         for begin, weight in zip(begins, weights, strict=True):
             for role, field in FIELDS.items():
-                shares = ast.literal_eval(datasets[begin][field])
-                for tokens, share in shares.items():
+                for tokens, share in _shares(datasets[begin][field]).items():
                     parts[role][max(tokens, 1)] = parts[role].get(max(tokens, 1), 0.0) + weight * share
-    except (ValueError, KeyError, IndexError, TypeError, SyntaxError) as error:
+        return {role: _grid(shares) for role, shares in parts.items()}
+    except UNREADABLE as error:
         raise ScenarioError.one("expected distributions of input_tokens and output_tokens", path=path) from error
-    return {role: _grid(shares) for role, shares in parts.items()}
+
+
+def _shares(text: str) -> dict[int, float]:
+    """Shares of requests by their tokens."""
+    shares = ast.literal_eval(text)
+    for tokens, share in shares.items():
+        if not (isinstance(tokens, int) and 0 <= tokens <= MAX_TOKENS and 0 <= share < np.inf):
+            raise ValueError(f"not a share of requests: {tokens}: {share}")
+    return dict(shares)
 
 
 def _grid(shares: dict[int, float]) -> dict[str, Any]:
     tokens = np.array(sorted(shares))
     reached = np.cumsum([shares[token] for token in tokens.tolist()])
+    if not 0 < reached[-1] < np.inf:
+        raise ValueError("no request has a length")
     places = np.searchsorted(reached, np.array(QUANTILES) * reached[-1] * (1 - 1e-12))
     return {"kind": "grid", "quantiles": list(QUANTILES), "values": tokens[places].astype(float).tolist()}

@@ -14,6 +14,7 @@ from capsim.workload.traces.ticks import spread, tick_s
 from capsim.workload.traces.trace import PrefixHashes, Trace
 
 MAX_ROWS = 20_000_000
+MAX_SPAN_S = 30 * 365.25 * 86400
 PATHS = "a path in a file is relative to that file, one of --set to where you are"
 Columns = dict[str, np.ndarray]
 
@@ -100,6 +101,10 @@ class _Reader:
         if failed:
             warnings.append(f"{failed:,} of {self.rows:,} requests in the trace had no output and are left out")
         arrival_s = self._seconds(joined["arrival"][served])
+        if not arrival_s[-1] <= MAX_SPAN_S:
+            message = f"spans more than 30 years (from {arrival_s[0]:g} to {arrival_s[-1]:.3g} s)"
+            hint = "" if self.stamped else "are these nanoseconds? numbers are taken as seconds, timestamps are too"
+            raise ScenarioError.one(message, path=self.path, key=self.schema.columns["arrival"], hint=hint)
         tick = tick_s(arrival_s)
         if tick is not None:
             arrival_s = spread(arrival_s, tick)
