@@ -1,6 +1,7 @@
 """Fits find what a stream was drawn from, and reproduce the traces they were made of."""
 
 import json
+import tarfile
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 
 from capsim.catalog import load_catalog, load_entry
 from capsim.errors import ScenarioError
+from capsim.workload.figures import figures
 from capsim.workload.fit import by_the_minute, fit, fit_tokens
 from capsim.workload.generated import generated
 from capsim.workload.inference_perf import read_profile
@@ -135,6 +137,24 @@ def test_presets_generate_what_their_trace_shows(preset, name, cv, worst):
     assert max(abs(np.log(a / b)) for a, b in zip(made.idc, seen.idc, strict=True)) < worst
     prompt, _ = draw_lengths(load_catalog().workloads[preset], 50_000)
     assert np.quantile(prompt, [0.5, 0.95]) == pytest.approx(np.quantile(trace.prompt_tokens, [0.5, 0.95]), rel=0.03)
+
+
+@needs_shared
+def test_reasoning_comes_as_the_clients_of_its_archive_together(tmp_path):
+    """An hour's rate and CV keep three quarters of the dispersion; single clients' CV says nothing of it."""
+    with tarfile.open(SHARED / "servegen_deepseek-r1.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    clients = read_clients(tmp_path / "data" / "reason" / "deepseek-r1")
+    day = Workload.model_validate({**clients, "duration_s": 86400})
+    arrival_s = draw_arrivals(day, 3, 0)[0]
+    lengths = np.ones(len(arrival_s))
+    found, catalog = figures(arrival_s, lengths, lengths, 86400), load_catalog()
+    seen, made = catalog.traffic["reasoning"], generated(catalog.workloads["reasoning"], 86400)
+    assert found.rate_per_s == pytest.approx(seen.rate_per_s, rel=0.01)
+    assert (found.cv, *found.idc) == pytest.approx((seen.cv, *seen.idc), rel=0.03)
+    assert made.rate_per_s == pytest.approx(seen.rate_per_s, rel=0.01)
+    assert made.cv == pytest.approx(seen.cv, rel=0.02)
+    assert max(abs(np.log(a / b)) for a, b in zip(made.idc, seen.idc, strict=True)) < 0.35
 
 
 def test_every_preset_generates_what_is_known_of_its_source():

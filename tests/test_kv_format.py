@@ -63,6 +63,15 @@ def test_a_latent_is_compressed_as_keys_are():
     assert gain("deepseek-v3", "turboquant_k8v4") == pytest.approx(1.89, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("key", "measured", "above"), [("turboquant_4bit_nc", 3.14, 0.06), ("turboquant_3bit_nc", 3.76, 0.10)]
+)
+def test_a_latent_of_few_bits_is_counted_smaller_than_was_measured(key, measured, above):
+    """The same measurement at four and three bits: the format's own bytes give more, and their source says so."""
+    assert round(gain("deepseek-v3", key) / measured - 1, 2) == above
+    assert f"{above:.0%}".replace("%", " % more capacity") in CATALOG.provenance["kv_formats", key].source
+
+
 @given(key=st.sampled_from(sorted(CATALOG.models)), tp=st.integers(1, 128))
 def test_ranks_together_hold_every_head(key, tp):
     for stream in CATALOG.models[key].streams:
