@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from capsim.errors import Problem, ScenarioError, did_you_mean
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 50
+MAX_PROBLEMS = 50
 Location = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
@@ -56,30 +58,45 @@ def load(path: Path) -> Source:
         raise ScenarioError.one("file not found", path=path)
     if path.stat().st_size > MAX_BYTES:
         raise ScenarioError.one(f"larger than {MAX_BYTES:,} bytes: not such a file", path=path)
+    source = Source(path, {})
+    problems: list[Problem] = []
     try:
         text = path.read_text(encoding="utf-8")
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                line = _line(event.start_mark)
-                raise ScenarioError.one(
-                    f"aliases (*{event.anchor}) are not supported: write it out", path=path, line=line
-                )
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        _check_form(text, path)
+        loader = yaml.CSafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _note_lines(node, (), source, problems)
+            source.values = loader.construct_document(node)
     except UnicodeDecodeError as error:
         raise ScenarioError.one(f"not a text file: {error.reason}", path=path) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         line = _line(getattr(error, "problem_mark", None))
         message = f"not valid YAML: {getattr(error, 'problem', None) or error}"
         raise ScenarioError.one(message, path=path, line=line) from error
-    if not isinstance(values, dict) or node is None:
+    if not isinstance(source.values, dict) or node is None:
         raise ScenarioError.one("expected keys and values, such as 'model: llama-3.1-70b'", path=path, line=1)
-    source = Source(path, values)
-    problems: list[Problem] = []
-    _note_lines(node, (), source, problems)
     if problems:
-        raise ScenarioError(problems)
+        raise ScenarioError(_first(problems, len(problems), path))
     return source
+
+
+def _check_form(text: str, path: Path) -> None:
+    """Refuse what the loader would take and no such file needs: aliases, and depths it might not come back from."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        line = _line(event.start_mark)
+        if isinstance(event, yaml.AliasEvent):
+            raise ScenarioError.one(f"aliases (*{event.anchor}) are not supported: write it out", path=path, line=line)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ScenarioError.one(f"nested more than {MAX_DEPTH} deep: not such a file", path=path, line=line)
+
+
+def _first(problems: list[Problem], count: int, path: Path) -> list[Problem]:
+    """As many as a reader takes in, and how many of ``count`` are left out."""
+    more = count - MAX_PROBLEMS
+    return problems[:MAX_PROBLEMS] + ([Problem(f"and {more:,} more mistakes", path)] if more > 0 else [])
 
 
 def _line(mark: Any) -> int | None:
@@ -89,6 +106,8 @@ def _line(mark: Any) -> int | None:
 def _note_lines(node: yaml.Node, location: Location, source: Source, problems: list[Problem]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
             here = (*location, key_node.value)
             line = key_node.start_mark.line + 1
             if here in source.lines:
@@ -118,7 +137,7 @@ def override(source: Source, assignment: str) -> None:
         raise ScenarioError.one(f"expected path=value, such as slo.ttft_s=0.5, got '{assignment}'", path="--set")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ScenarioError.one(f"value is not valid YAML: '{text}'", path=f"--set {assignment}") from error
     place: Any = source.values
     for key in keys[:-1]:
@@ -134,7 +153,8 @@ def validate(spec: type[M], values: Any, source: Source, at: Location = ()) -> M
     try:
         return spec.model_validate(values)
     except ValidationError as error:
-        raise ScenarioError([_problem(spec, source, at, details) for details in error.errors()]) from error
+        found = [_problem(spec, source, at, details) for details in error.errors()[:MAX_PROBLEMS]]
+        raise ScenarioError(_first(found, error.error_count(), source.path)) from error
 
 
 def _problem(spec: type[BaseModel], source: Source, at: Location, details: Any) -> Problem:

@@ -142,6 +142,10 @@ def test_mistakes_of_a_user_s_file_come_with_line_and_with_the_scenario_s(scenar
         ("nodes:\n  a: {name: x, device: h100-sxm, devices: 1, engine: vllm}\n", ":2 nodes.a.provenance: is required"),
         (NODE.replace("h100-sxm", "h100"), ":5 nodes.our-box.device: unknown 'h100'"),
         (NODE.replace("node: our-box", "node: our-bx"), "prices.our-price.node: unknown 'our-bx' (did you mean"),
+        (
+            f"kv_formats:\n  a: {{provenance: {FACT}, name: a, key_bits: 4, value_bits: 4, engines: [nope]}}\n",
+            ":2 kv_formats.a.engines: unknown 'nope'",
+        ),
         ("nodes: 5\n", ":1 nodes: expected entries by their keys"),
         ("nodes:\n  a: 5\n", ":2 nodes.a: expected an entry of nodes"),
         (NODE.replace("01}", f"01, values: {{x: {FACT}}}}}", 1), "our-box.provenance.values.x: not a value of the"),

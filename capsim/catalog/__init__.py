@@ -23,7 +23,7 @@ from capsim.hardware import Device, Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.prices import Price
-from capsim.source import Location, Source, load, validate
+from capsim.source import MAX_PROBLEMS, Location, Source, load, validate
 from capsim.workload.figures import Figures
 from capsim.workload.profiles import RateProfile
 from capsim.workload.spec import Workload
@@ -48,6 +48,7 @@ SPECS: dict[str, type[BaseModel]] = {
 }
 REFERENCES = {
     "models": {"weight_formats": "weight_formats"},
+    "kv_formats": {"engines": "engines"},
     "nodes": {"device": "devices", "engine": "engines"},
     "prices": {"node": "nodes"},
     "calibrations": {"device": "devices", "engine": "engines"},
@@ -182,6 +183,9 @@ def _entries(source: Source) -> dict[tuple[str, str], tuple[Any, Provenance]]:
             problems.append(source.problem((kind,), "expected entries by their keys"))
             continue
         for key, raw in of_kind.items():
+            if len(problems) >= MAX_PROBLEMS:
+                last = source.problem((kind, str(key)), "not checked any more: mend the others first")
+                raise ScenarioError([*problems, last])
             try:
                 entries[kind, str(key)] = _entry(source, kind, (kind, str(key)), raw)
             except ScenarioError as error:

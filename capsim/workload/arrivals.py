@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.optimize import brentq
 from scipy.special import gamma as gamma_function
 
 from capsim.hardware import PositiveSeconds, Seconds
@@ -173,6 +172,7 @@ def long_run_rate_per_s(arrival: Single) -> float:
 
 def weibull_shape(cv: float) -> float:
     """The shape of a Weibull distribution whose coefficient of variation is ``cv``."""
+    from scipy.optimize import brentq  # slow to import, and few workloads need it
 
     def excess(shape: float) -> float:
         first, second = gamma_function(1 + 1 / shape), gamma_function(1 + 2 / shape)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from capsim.errors import ScenarioError, did_you_mean
@@ -31,6 +30,8 @@ def read_rates(path: Path, column: str) -> list[float]:
     ScenarioError
         No such file or column, or a rate that is not a number of at least zero (with its line).
     """
+    import pandas as pd  # slow to import, and few workloads need it
+
     if not path.is_file():
         raise ScenarioError.one("profile file not found", path=path, hint=PATHS)
     try:

@@ -11,11 +11,10 @@ from capsim.workload.traces.columns import Codes, are_stamps, numbers, ragged, s
 from capsim.workload.traces.schemas import NAMES, Schema, schema_of
 from capsim.workload.traces.tables import chunks, header
 from capsim.workload.traces.ticks import spread, tick_s
-from capsim.workload.traces.trace import PrefixHashes, Trace
+from capsim.workload.traces.trace import PATHS, PrefixHashes, Trace
 
 MAX_ROWS = 20_000_000
 MAX_SPAN_S = 30 * 365.25 * 86400
-PATHS = "a path in a file is relative to that file, one of --set to where you are"
 Columns = dict[str, np.ndarray]
 
 

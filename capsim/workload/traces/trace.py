@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PATHS = "a path in a file is relative to that file, one of --set to where you are"
+
 
 @dataclass(frozen=True)
 class PrefixHashes:
