@@ -127,13 +127,20 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
     """All replications and their summary. An interrupt keeps what is finished, or the one begun if none is."""
     count = 1 if resolved.trace is not None and resolved.workload.arrival is None else resolved.scenario.replications
     done: list[Replication] = []
+    interrupted = False
     for index in range(count):
         told = (lambda ended, index=index: on_progress(index, ended)) if on_progress else None
-        done.append(replicate(resolved, index, told))
-        if done[-1].records.interrupted:
+        try:
+            done.append(replicate(resolved, index, told))
+            interrupted = done[-1].records.interrupted
+        except KeyboardInterrupt:  # between two simulations
+            if not done:
+                raise
+            interrupted = True
+        if interrupted:
             break
     whole = [replication for replication in done if not replication.records.interrupted]
-    return Run(resolved, done, summarise(resolved, whole or done, interrupted=done[-1].records.interrupted))
+    return Run(resolved, done, summarise(resolved, whole or done, interrupted=interrupted))
 
 
 def saturated(replications: list[Replication]) -> tuple[bool, float]:
