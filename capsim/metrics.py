@@ -221,6 +221,8 @@ def _peak_blocks(segments: pd.DataFrame) -> float:
     """Most KV blocks held at once over all replicas, each counted at its most of the run of steps it is in."""
     if segments.empty:
         return 0.0
+    if segments["rank"].max() == 0 and segments["node"].max() == 0:
+        return float(segments["kv_blocks_end"].max())
     starts, blocks = segments["start_s"].to_numpy(float), segments["kv_blocks_end"].to_numpy(float)
     times = np.concatenate([starts, starts + segments["duration_s"].to_numpy(float)])
     changes = np.concatenate([blocks, -blocks])

@@ -55,8 +55,10 @@ def weighted_quantiles(values: ArrayLike, weights: ArrayLike, qs: ArrayLike) -> 
         raise ValueError("weights must be finite, not negative, not all zero, and one for each of values")
     if not np.all((shares >= 0) & (shares <= 1)):
         raise ValueError("qs must be in [0, 1]")
+    if np.all(mass == mass[0]):
+        return np.sort(points)[np.searchsorted(np.arange(1.0, len(points) + 1), shares * len(points))]
     points, mass = points[mass > 0], mass[mass > 0]
-    order = np.argsort(points, kind="stable")
+    order = np.argsort(points)
     cumulative = np.cumsum(mass[order])
     return points[order][np.searchsorted(cumulative, shares * cumulative[-1])]
 

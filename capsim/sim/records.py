@@ -123,7 +123,8 @@ class Records:
 def write_tables(tables: list[Table], path: Path) -> None:
     """One Parquet file of like tables, a replication each, told apart by a column ``replication``."""
     schema = tables[0].schema.append(pa.field("replication", pa.int32()))
-    with pq.ParquetWriter(path, schema) as writer:
+    text = [field.name for field in schema if field.type == _TEXT]  # numbers hardly repeat
+    with pq.ParquetWriter(path, schema, use_dictionary=text) as writer:
         for replication, table in enumerate(tables):
             for batch in table.batches():
                 mark = pa.repeat(pa.scalar(replication, pa.int32()), len(batch))
