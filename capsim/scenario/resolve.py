@@ -295,7 +295,7 @@ def _checked_lengths(resolved: Resolved) -> Resolved:
 
 def _largest_place(resolved: Resolved) -> tuple[str, int]:
     """Where a request must fit: in words, and in KV blocks."""
-    tokens, seqs = resolved.memory.capacity_tokens, resolved.engine.max_num_seqs
+    tokens, seqs = resolved.memory.capacity_tokens, resolved.max_num_seqs
     if resolved.engine.reserve == "slot":
         return f"a slot of {tokens // seqs:,} tokens ({seqs} share the KV pool)", resolved.memory.blocks // seqs
     return f"the KV pool of {tokens:,} tokens a replica", resolved.memory.blocks
