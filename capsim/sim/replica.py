@@ -120,7 +120,8 @@ class Replica:
         """Hold the KV blocks of the steps of the run under way that have begun."""
         if steps_begun > 1:
             blocks = self._decoding.blocks(steps_begun)
-            assert self.cache.take(blocks - self._booked), "a run of steps outgrew the pool"
+            taken = self.cache.take(blocks - self._booked)
+            assert taken, "a run of steps outgrew the pool"
             self._booked = blocks
 
     def could_admit(self) -> bool:
@@ -344,10 +345,9 @@ class Replica:
         sequence.ticket = self._admitted
         self.running[self._admitted] = sequence
         new = min(sequence.known_tokens - cached, budget)
-        if not self._grows:
-            taken = self.cache.take(max(0, self._held(sequence, 0) - sequence.shared_blocks))
-            assert taken, "a request started without room"
-        assert self._take_chunk(sequence, new, first=True), "a request started without room"
+        room = self._grows or self.cache.take(max(0, self._held(sequence, 0) - sequence.shared_blocks))
+        room = self._take_chunk(sequence, new, first=True) and room
+        assert room, "a request started without room"
         return new
 
     def _take_chunk(self, sequence: Sequence, new: int, *, first: bool = False) -> bool:
