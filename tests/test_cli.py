@@ -217,6 +217,33 @@ def test_overload_withholds_percentiles(capsim, scenario):
     assert summary["backlog_growth_per_s"] > 100
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["engine=llama.cpp", "kv_capacity_tokens=400"], "no request fits a slot of 100 tokens (4 share the KV pool)"),
+        (["engine=tensorrt-llm", "workload.prompt_tokens=9000"], "computes prompts of up to 8,192 tokens"),
+    ],
+)
+def test_a_load_that_the_engine_can_never_serve_is_refused_before_the_run(capsim, scenario, settings, message):
+    done = capsim("run", scenario, *[word for setting in settings for word in ("--set", setting)])
+    assert done.returncode == 3
+    assert message in done.stderr
+
+
+def test_a_trace_whose_prefixes_are_left_out_says_so(capsim, scenario, tmp_path):
+    rows = [{"timestamp": 10 * n, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]} for n in range(200)]
+    (tmp_path / "hashed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replayed = ["workload={trace: hashed.jsonl}", "replications=1"]
+    drawn = ["workload={trace: hashed.jsonl, arrival: {kind: poisson, rate_per_s: 5}, requests: 200}", "replications=1"]
+    summaries = [
+        json.loads(capsim("run", scenario, "--format", "json", *[w for s in each for w in ("--set", s)]).stdout)
+        for each in (replayed, drawn)
+    ]
+    assert [summary["kv"]["hit_rate"] > 0.9 for summary in summaries] == [True, False]
+    notes = [any("prefixes are left out" in note for note in summary["warnings"]) for summary in summaries]
+    assert notes == [False, True]
+
+
 def test_assert_slo_has_its_own_exit_code(capsim, scenario):
     assert capsim("run", scenario, "--assert-slo").returncode == 0
     assert capsim("run", scenario, "--assert-slo", "--set", "slo.tpot_s=1 ms").returncode == 4
