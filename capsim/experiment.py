@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capsim import __version__, cost, metrics, session_metrics
+from capsim import __version__, cost
 from capsim.glossary import LATENCIES
+from capsim.metrics import identities, requests, sessions, steps
+from capsim.metrics.sample import Pool, Sample, equally, joined
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
 from capsim.sim.cluster import simulate
@@ -77,31 +79,54 @@ def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int],
 
 def measure(resolved: Resolved, records: Records) -> Replication:
     """What one replication's tables say once warm-up is cut."""
-    requests, segments = records.requests_table(), records.segments_table()
-    metrics.check_identities(requests, segments, records.kv_blocks)
+    table = records.requests_columns(requests.COLUMNS)
     replayed = resolved.trace is not None and resolved.workload.arrival is None
     pinned = 0 if replayed and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
-    warmup = metrics.warmup_requests(requests, pinned)
-    measured = requests.iloc[warmup:]
-    start_s, end_s = metrics.window(measured)
-    inside = metrics.within(segments, start_s, end_s)
-    slo = resolved.scenario.slo
-    good = metrics.good(measured, segments, slo.thresholds) if slo else np.full(len(measured), np.nan)
+    warmup = requests.warmup_requests(table, pinned)
+    measured = table.iloc[warmup:]
+    start_s, end_s = requests.window(measured)
+    done = steps.read(
+        records.segments.parts(steps.COLUMNS), records.segments.rows, start_s, end_s, resolved.replicas
+    )  # fmt: skip
+    stalls_s = records.stalls()
+    identities.check(table, stalls_s, done, records.kv_blocks)
+    samples = requests.latencies(measured)
+    gaps = _with_stalls(done.itl, stalls_s[stalls_s.index >= warmup], len(table))
+    flow = requests.throughput(table, start_s, end_s)
+    use = steps.node_use(done, resolved.replicas, resolved.memory.blocks, end_s - start_s)
+    good = _good(resolved, records, measured, stalls_s)
     closed = isinstance(resolved.workload.arrival, Closed)
-    samples = metrics.latencies(measured, inside)
-    flow = metrics.throughput(requests, start_s, end_s)
-    use = metrics.node_use(inside, resolved.replicas, resolved.memory.blocks, end_s - start_s)
     return Replication(
-        records, metrics.totals(requests, segments), metrics.rejections(requests), warmup, (start_s, end_s),
-        {name: sample.summary() for name, sample in samples.items()},
-        {name: [batch.summary() for batch in sample.batches()] for name, sample in samples.items()},
+        records, {**requests.totals(table), "steps": done.steps}, requests.rejections(table), warmup, (start_s, end_s),
+        {"itl_s": joined(gaps).summary(), **{name: sample.summary() for name, sample in samples.items()}},
+        {name: [batch.summary() for batch in parts]
+         for name, parts in {"itl_s": gaps, **{name: one.batches() for name, one in samples.items()}}.items()},
         flow,
         use,
         float(good.mean()) if len(good) else float("nan"),
-        (0.0, 0.0, 0.0) if closed else metrics.backlog_growth(requests),
+        (0.0, 0.0, 0.0) if closed else requests.backlog_growth(table),
         _sessions(resolved.workload, records, measured, flow, use["in_flight"]),
-        session_metrics.by_turn(measured, good) if resolved.workload.in_sessions else None,
+        sessions.by_turn(measured, good) if resolved.workload.in_sessions else None,
     )  # fmt: skip
+
+
+def _with_stalls(pools: list[Pool], stalls_s: pd.Series, offered: int) -> list[Sample]:
+    """Gaps of steps and of preemptions, in consecutive batches."""
+    batch = stalls_s.index.to_numpy() * len(pools) // max(offered, 1)
+    for index, pool in enumerate(pools):
+        pool.add(equally(stalls_s.to_numpy()[batch == index]))
+    return [pool.sample() for pool in pools]
+
+
+def _good(resolved: Resolved, records: Records, measured: pd.DataFrame, stalls_s: pd.Series) -> np.ndarray:
+    """Whether each measured request kept the SLO; NaN where there is none. Shape (n,)."""
+    slo = resolved.scenario.slo
+    if slo is None:
+        return np.full(len(measured), np.nan)
+    longest = None
+    if "itl_s" in slo.thresholds:
+        longest = steps.longest_gap(measured, stalls_s, records.segments.parts(steps.COLUMNS))
+    return requests.good(measured, slo.thresholds, longest)
 
 
 def _sessions(
@@ -111,16 +136,16 @@ def _sessions(
 
     Users without a session say nothing twice: their KV is resident just while their request runs.
     """
-    start_s, end_s = metrics.window(measured)
-    batch = {"mean": in_flight, "peak": session_metrics.peak_in_flight(measured, start_s, end_s)}
+    start_s, end_s = requests.window(measured)
+    batch = {"mean": in_flight, "peak": sessions.peak_in_flight(measured, start_s, end_s)}
     if workload.in_sessions:
-        levels = session_metrics.counted(records.sessions, start_s, end_s)
+        levels = sessions.counted(records.sessions, start_s, end_s)
     elif isinstance(workload.arrival, Closed):
         users = float(workload.arrival.users)
         levels = {"attached": {"mean": users, "peak": users}, "cached": batch}
     else:
         return None
-    return {**levels, "in_flight": batch, "cycle": session_metrics.cycle(measured, flow["requests_per_s"])}
+    return {**levels, "in_flight": batch, "cycle": sessions.cycle(measured, flow["requests_per_s"])}
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
@@ -153,7 +178,7 @@ def saturated(replications: list[Replication]) -> tuple[bool, float]:
     mean, half_width = t_interval(growths) if len(growths) > 1 else (growths[0], replications[0].growth[1])
     rate = float(np.mean([r.growth[2] for r in replications]))
     significant = mean - (0.0 if np.isnan(half_width) else half_width) > 0
-    return bool(rate > 0 and significant and mean > metrics.SATURATED_GROWTH * rate), float(mean)
+    return bool(rate > 0 and significant and mean > requests.SATURATED_GROWTH * rate), float(mean)
 
 
 def summarise(resolved: Resolved, replications: list[Replication], *, interrupted: bool = False) -> dict[str, Any]:
@@ -174,17 +199,17 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "saturated": None if isinstance(resolved.workload.arrival, Closed) else is_saturated,
         "backlog_growth_per_s": growth,
         "requests": {
-            name: totals[name] for name in ("offered", *metrics.OUTCOMES)
+            name: totals[name] for name in ("offered", *requests.OUTCOMES)
         },
         "throughput": flow,
     }  # fmt: skip
     for name in LATENCIES:
         summary[name] = _latency(replications, name, withhold=is_saturated)
-    sessions = {
+    by_session = {
         "sessions": _averaged([r.sessions for r in replications]),
         "turns": _averaged([r.turns for r in replications]),
     }
-    return summary | sessions | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
+    return summary | by_session | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
         "basis": {part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
                   for part, (key, fact) in resolved.basis.items()},
         "warnings": _warnings(resolved, replications, is_saturated, growth, interrupted),
@@ -225,7 +250,7 @@ def _nodes(
         },
         "preemptions": totals["preemptions"],
         "steps": totals["steps"],
-        "step_time_share": {name.removesuffix("_s"): use[f"share_{name}"] for name in metrics.COMPONENTS},
+        "step_time_share": {name.removesuffix("_s"): use[f"share_{name}"] for name in steps.COMPONENTS},
         "utilisation": flow["requests_per_s"] / saturation,
         "busy_fraction": use["busy_fraction"],
         "in_flight": use["in_flight"],

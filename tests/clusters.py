@@ -6,6 +6,7 @@ import numpy as np
 
 from capsim.catalog import load_catalog
 from capsim.memory import BlockRule
+from capsim.metrics import identities, requests, steps
 from capsim.parallelism import Parallelism
 from capsim.sim.spec import ClusterSpec, Policy
 from capsim.steptime import FOREVER, StepTime
@@ -70,3 +71,14 @@ def engine_policy(key):
 def arrivals(times, lengths, **options):
     requests = [Request(prompt, output, output, 0.0) for prompt, output in lengths]
     return OpenArrivals(np.asarray(times, float), requests, options.get("max_in_flight"))
+
+
+def read_steps(records, start_s=-np.inf, end_s=np.inf, replicas=1):
+    """What the segments of a window say; of all of them without one."""
+    return steps.read(records.segments.parts(steps.COLUMNS), records.segments.rows, start_s, end_s, replicas)
+
+
+def check_identities(records):
+    """What holds of every run."""
+    table = records.requests_columns(requests.COLUMNS)
+    identities.check(table, records.stalls(), read_steps(records), records.kv_blocks)

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-from clusters import KnottedSeconds, StepSeconds, cluster, engine_policy
+from clusters import KnottedSeconds, StepSeconds, check_identities, cluster, engine_policy
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from plain_engine import plain_records
 
-from capsim import metrics
 from capsim.catalog import load_catalog
 from capsim.llm import KVStream
 from capsim.memory import BlockRule
+from capsim.metrics.steps import COMPONENTS
 from capsim.parallelism import Parallelism
 from capsim.sim import retraction
 from capsim.sim.cluster import simulate
@@ -111,7 +111,7 @@ def play(run, spec, traffic):
         traffic = ClosedLoop(starts, iter(requests), len(requests), np.inf)
     records = run(spec, traffic)
     requests, segments = records.requests_table(), records.segments_table()
-    metrics.check_identities(requests, segments, records.kv_blocks)
+    check_identities(records)
     return records, requests, segments
 
 
@@ -146,7 +146,7 @@ def agree(load, *, exact):
         if load[0].layout.pp == 1:  # the batches of a pipeline book on one pool in turn, by step or by run
             last = mine["steps"].cumsum() - 1
             assert np.array_equal(mine["kv_blocks_end"], theirs["kv_blocks"].to_numpy()[last])
-        for name in metrics.COMPONENTS:
+        for name in COMPONENTS:
             assert mine[name].sum() == pytest.approx(theirs[name].sum(), rel=1e-9)
 
 

@@ -5,12 +5,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from clusters import arrivals, cluster
+from clusters import arrivals, check_identities, cluster, read_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import plain_records
 
-from capsim import metrics
+from capsim.metrics.sample import equally, joined
+from capsim.metrics.steps import longest_gap
 from capsim.parallelism import Parallelism
 from capsim.sim.cluster import simulate
 from capsim.workload.requests import ClosedLoop, Request
@@ -43,7 +44,7 @@ def test_every_request_ends_and_the_identities_hold(load):
     spec, traffic = load
     records = simulate(spec, traffic)
     requests, segments = tables(records)
-    metrics.check_identities(requests, segments, records.kv_blocks)
+    check_identities(records)
     assert not (requests["outcome"] == "unfinished").any()
     assert len(requests) == len(traffic.requests)
     assert (segments["kv_blocks"] <= spec.kv_blocks).all()
@@ -65,14 +66,15 @@ def test_token_times_from_the_tables_are_those_of_a_token_log(load):
     for request, at_s in log:
         times[request].append(at_s)
     log = times
-    requests, segments = tables(simulate(spec, traffic))
+    records = simulate(spec, traffic)
+    requests, segments = tables(records)
     done = requests[requests["outcome"] == "completed"]
     assert {r: len(times) for r, times in log.items()} == dict(zip(done["request"], done["output_tokens"], strict=True))
-    longest = metrics.longest_gap(requests, segments)
+    longest = longest_gap(requests, records.stalls(), [segments])
     for request in done["request"]:
         gaps = np.diff(log[request])
         assert longest[request] == pytest.approx(max(gaps, default=0.0), abs=1e-12)
-    itl = metrics.latencies(requests, segments.assign(share=1.0))["itl_s"]
+    itl = joined([*[pool.sample() for pool in read_steps(records).itl], equally(records.stalls().to_numpy())])
     every = np.concatenate([np.diff(times) for times in log.values()] or [np.empty(0)])
     if len(every):
         expanded = np.repeat(itl.seconds, np.rint(itl.weights).astype(int))
@@ -99,7 +101,7 @@ def test_littles_law_on_the_sample_path():
 def test_a_starved_pool_preempts_and_still_finishes():
     records = simulate(cluster(kv_blocks=12), arrivals([0.0] * 6, [(40, 60)] * 6))
     requests, segments = tables(records)
-    metrics.check_identities(requests, segments, records.kv_blocks)
+    check_identities(records)
     assert requests["preemptions"].sum() > 0
     assert (requests["outcome"] == "completed").all()
     assert segments["prefill_tokens"].sum() > 6 * 40

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from clusters import cluster
+from clusters import check_identities, cluster, read_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import plain_records
 
-from capsim import metrics, session_metrics
 from capsim.capacity import with_sessions
 from capsim.errors import ScenarioError
 from capsim.experiment import run
+from capsim.metrics.requests import window
+from capsim.metrics.sessions import counted
+from capsim.metrics.steps import node_use
 from capsim.scenario import resolve
 from capsim.sim.cluster import simulate
 from capsim.sim.router import ROUTERS
@@ -67,7 +69,7 @@ def drawn(spec, count=100):
 def tables(spec, load, replication=0):
     records = simulate(spec, traffic(load, None, 1, replication))
     requests, segments = records.requests_table(), records.segments_table()
-    metrics.check_identities(requests, segments, records.kv_blocks)
+    check_identities(records)
     return records, requests, segments
 
 
@@ -281,16 +283,14 @@ def steady(load, spec, replication, lifetimes):
         fresh = [Begun(chat, 0, start.start_s, 0.0) for start, chat in zip(begun.begun, begun.chats, strict=False)]
         begun = replace(begun, begun=fresh, ended=(), limit=begun.limit + lifetimes)
     records = simulate(spec, begun)
-    requests, segments = records.requests_table(), records.segments_table()
-    measured = requests.iloc[lifetimes:]
-    start_s, end_s = metrics.window(measured)
-    inside = metrics.within(segments, start_s, end_s)
-    use = metrics.node_use(inside, 1, spec.kv_blocks, end_s - start_s)
+    measured = records.requests_table().iloc[lifetimes:]
+    start_s, end_s = window(measured)
+    use = node_use(read_steps(records, start_s, end_s), 1, spec.kv_blocks, end_s - start_s)
     return [
         measured["prompt_tokens"].mean(),
         use["kv_mean_utilisation"],
         measured["cached_tokens"].sum() / measured["prompt_tokens"].sum(),
-        session_metrics.counted(records.sessions, start_s, end_s)["cached"]["mean"],
+        counted(records.sessions, start_s, end_s)["cached"]["mean"],
     ]
 
 

@@ -5,17 +5,21 @@ file, so that memory does not grow with the length of a run.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capsim.sim.sequence import Sequence
 
 CHUNK_ROWS = 8192
+PART_CHUNKS = 2
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 REQUESTS = pa.schema({
     "request": pa.int32(), "session": pa.int32(), "turn": pa.int32(), "pool": _TEXT, "node": pa.int32(),
@@ -27,7 +31,7 @@ REQUESTS = pa.schema({
 SEGMENTS = pa.schema({
     "node": pa.int32(), "rank": pa.int32(), "start_s": pa.float64(), "duration_s": pa.float64(),
     "growth_s": pa.float64(), "steps": pa.int32(), "decode_sequences": pa.int32(),
-    "prefill_tokens": pa.int32(), "context_tokens": pa.int64(), "kv_blocks": pa.int32(), "kv_blocks_end": pa.int32(),
+    "prefill_tokens": pa.int32(), "context_tokens": pa.int64(), "kv_blocks": pa.int64(), "kv_blocks_end": pa.int64(),
     "running": pa.int32(), "waiting": pa.int32(), "bound": _TEXT, "attention_s": pa.float64(),
     "experts_s": pa.float64(), "dense_s": pa.float64(), "collectives_s": pa.float64(), "overhead_s": pa.float64(),
     "late_gaps_s": pa.list_(pa.float64()), "late_gaps": pa.list_(pa.int32()),
@@ -39,6 +43,7 @@ class Table:
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
+        self.rows = 0
         self._rows: list[tuple[Any, ...]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._writer: pa.RecordBatchStreamWriter | None = None
@@ -51,15 +56,27 @@ class Table:
 
     def close(self) -> None:
         """No more rows are coming."""
-        if self._writer is not None:
+        if self._writer is None:
+            self._only = self._batch()
+        else:
             self._spill()
             self._writer.close()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, a part at a time. The table must be closed."""
         if self._folder is None:
-            return iter([self._batch()])
+            return iter([self._only])
         return iter(pa.ipc.open_stream(self._path))
+
+    def parts(self, columns: tuple[str, ...]) -> Iterator[pd.DataFrame]:
+        """Some columns of all rows, ``PART_CHUNKS`` chunks at a time. The table must be closed."""
+        batches = self.batches()
+        while part := list(islice(batches, PART_CHUNKS)):
+            yield pa.Table.from_batches(part).unify_dictionaries().select(list(columns)).to_pandas()
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows, read alone. The table must be closed."""
+        return pa.chunked_array([batch.column(name) for batch in self.batches()]).unify_dictionaries()
 
     def frame(self) -> pd.DataFrame:
         """All rows, in the order in which they were added. The table must be closed."""
@@ -75,11 +92,12 @@ class Table:
             self._folder = tempfile.TemporaryDirectory(prefix="capsim-")
             self._writer = pa.ipc.new_stream(self._path, self.schema)
         self._writer.write_batch(self._batch())
-        self._rows.clear()
 
     def _batch(self) -> pa.RecordBatch:
+        self.rows += len(self._rows)
         columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self.schema)
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self.schema, strict=True)]
+        self._rows.clear()
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
@@ -110,6 +128,18 @@ class Records:
             s.arrival_s, s.enqueued_s, s.first_scheduled_s, s.first_token_s, s.finished_s, s.preemptions, s.stalls_s,
             s.think_s, s.outcome, s.reason,
         ))  # fmt: skip
+
+    def requests_columns(self, names: Iterable[str]) -> pd.DataFrame:
+        """Some columns of the requests, in order of arrival, with little memory beside them."""
+        order = np.argsort(self.requests.column("request").to_numpy())
+        columns = {name: self.requests.column(name).to_pandas().array[order] for name in names}
+        return pd.DataFrame(columns, copy=False)
+
+    def stalls(self) -> pd.Series:
+        """Gaps between two tokens that a preemption made longer, in seconds, by request."""
+        lists = self.requests.column("stalls_s").combine_chunks()
+        requests = self.requests.column("request").to_numpy()[pc.list_parent_indices(lists).to_numpy()]
+        return pd.Series(lists.flatten().to_numpy(), requests, float)
 
     def requests_table(self) -> pd.DataFrame:
         """One row a request, in order of arrival."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capsim import metrics
+from capsim.metrics.requests import latencies
 
 TURN_LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 Level = dict[str, float]
@@ -40,9 +40,9 @@ def peak_in_flight(requests: pd.DataFrame, start_s: float, end_s: float) -> floa
 
 def cycle(measured: pd.DataFrame, requests_per_s: float) -> dict[str, float]:
     """Throughput X, response R and pause Z of served requests, and the sessions that X (R + Z) makes of them."""
-    done = measured[measured["outcome"] == "completed"]
-    response_s = float((done["finished_s"] - done["arrival_s"]).mean())
-    think_s = float(done["think_s"].mean())
+    done = (measured["outcome"] == "completed").to_numpy()
+    response_s = float((measured["finished_s"] - measured["arrival_s"])[done].mean())
+    think_s = float(measured["think_s"][done].mean())
     expected = requests_per_s * (response_s + think_s)
     return {"requests_per_s": requests_per_s, "response_s": response_s, "think_s": think_s, "expected": expected}
 
@@ -57,10 +57,10 @@ def _seen(requests: pd.DataFrame, good: np.ndarray) -> dict[str, Any]:
     none = float("nan")
     done = requests[requests["outcome"] == "completed"]
     prompts = done["prompt_tokens"].sum()
-    latencies = metrics.request_latencies(done)
+    seen = latencies(done)
     return {
         "requests": float(len(requests)),
         "hit_rate": float(done["cached_tokens"].sum() / prompts) if prompts else none,
         "goodput": float(good.mean()) if len(good) else none,
-        **{name: latencies[name].summary() for name in TURN_LATENCIES},
+        **{name: seen[name].summary() for name in TURN_LATENCIES},
     }

@@ -1,0 +1,113 @@
+"""What users saw, from the requests table: latencies, goodput, throughput and whether the backlog grows."""
+
+import numpy as np
+import pandas as pd
+
+from capsim.metrics.sample import BATCHES, Sample, equally
+from capsim.stats import growth_per_s, warmup_length
+
+OUTCOMES = ("completed", "rejected", "abandoned", "unfinished")
+SATURATED_GROWTH = 0.01
+COLUMNS = (
+    "turn", "node", "rank", "prompt_tokens", "cached_tokens", "output_tokens", "arrival_s", "enqueued_s",
+    "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "think_s", "outcome", "reason",
+)  # fmt: skip
+
+
+def warmup_requests(requests: pd.DataFrame, pinned: int | None) -> int:
+    """How many of the first requests to leave out: the pinned number, or what MSER-5 on TTFT says, at least a tenth."""
+    if pinned is not None:
+        return min(pinned, len(requests))
+    ttft = (requests["first_token_s"] - requests["arrival_s"]).dropna().to_numpy()
+    return warmup_length(ttft) if len(ttft) else 0
+
+
+def latencies(requests: pd.DataFrame) -> dict[str, Sample]:
+    """TTFT, TPOT, E2E and queueing time of completed requests, in order of arrival."""
+    completed = (requests["outcome"] == "completed").to_numpy()
+    several = completed & (requests["output_tokens"].to_numpy() > 1)
+    values = {**_spans(requests), "queue_s": (requests["first_scheduled_s"] - requests["arrival_s"]).to_numpy()}
+    return {name: equally(seconds[several if name == "tpot_s" else completed]) for name, seconds in values.items()}
+
+
+def _spans(requests: pd.DataFrame) -> dict[str, np.ndarray]:
+    """TTFT, TPOT (0 for one token) and E2E of each request, shape (n,); NaN where there is none."""
+    arrival_s, first_s, finished_s = (
+        requests[name].to_numpy(float) for name in ("arrival_s", "first_token_s", "finished_s")
+    )
+    steps = (requests["output_tokens"].to_numpy() - 1).clip(min=1)
+    return {
+        "ttft_s": first_s - arrival_s, "tpot_s": (finished_s - first_s) / steps, "e2e_s": finished_s - arrival_s,
+    }  # fmt: skip
+
+
+def good(requests: pd.DataFrame, thresholds: dict[str, float], longest_gap_s: pd.Series | None) -> np.ndarray:
+    """Whether each request was served inside every threshold; ``longest_gap_s`` is for one of ITL. Shape (n,), bool."""
+    values = _spans(requests)
+    if longest_gap_s is not None:
+        values["itl_s"] = longest_gap_s.to_numpy()
+    inside = (requests["outcome"] == "completed").to_numpy().copy()
+    for name, limit in thresholds.items():
+        inside &= values[name] <= limit
+    return inside
+
+
+def totals(requests: pd.DataFrame) -> dict[str, int]:
+    """Counts over a whole replication, warm-up included; tokens are those of requests that were started."""
+    outcomes = requests["outcome"].value_counts()
+    counts = {name: int(outcomes.get(name, 0)) for name in OUTCOMES}
+    started = requests["first_scheduled_s"].notna().to_numpy()
+    columns = ("prompt_tokens", "cached_tokens", "preemptions")
+    sums = {name: int(requests[name].to_numpy()[started].sum()) for name in columns}
+    return {"offered": len(requests), **counts, **sums}
+
+
+def rejections(requests: pd.DataFrame) -> dict[str, int]:
+    """How many requests were turned away, by reason."""
+    reasons = requests.loc[requests["outcome"] == "rejected", "reason"].astype(str).value_counts()
+    return {str(reason): int(count) for reason, count in reasons.items()}
+
+
+def window(requests: pd.DataFrame) -> tuple[float, float]:
+    """From the first measured arrival to the last one, in simulated seconds, as the batch thins out after that.
+
+    To the last end where requests came faster than they were served (a flood): more than half of the time is then
+    spent on a queue.
+    """
+    if requests.empty:
+        return 0.0, 0.0
+    start, last = float(requests["arrival_s"].iloc[0]), float(requests["arrival_s"].iloc[-1])
+    end = float(np.nanmax([requests["finished_s"].max(), last]))
+    return (start, last) if last - start > (end - start) / 2 else (start, end)
+
+
+def throughput(requests: pd.DataFrame, start_s: float, end_s: float) -> dict[str, float]:
+    """Requests completed inside a window, and their tokens."""
+    finished_s = requests["finished_s"].to_numpy()
+    inside = (finished_s > start_s) & (finished_s <= end_s)
+    columns = {"input_tokens": "prompt_tokens", "cached_tokens": "cached_tokens", "output_tokens": "output_tokens"}
+    counts = {name: requests[column].to_numpy()[inside].sum() for name, column in columns.items()}
+    length_s = end_s - start_s
+    return {
+        f"{name}_per_s": float(n) / length_s if length_s > 0 else float("nan")
+        for name, n in {"requests": inside.sum(), **counts}.items()
+    }
+
+
+def backlog_growth(requests: pd.DataFrame) -> tuple[float, float, float]:
+    """Growth of requests in the system per second over the second half of the arrivals, its half-width, arrival rate.
+
+    A load that outruns the fleet grows by the difference of the two rates, whatever the run length.
+    """
+    inside = ~requests["outcome"].isin(("rejected", "abandoned")).to_numpy()
+    if inside.sum() < 4 * BATCHES:
+        return 0.0, 0.0, 0.0
+    arrivals = requests["arrival_s"].to_numpy(float)[inside]
+    ends = np.sort(requests["finished_s"].to_numpy(float)[inside])  # NaN, not ended, goes last
+    times = arrivals[len(arrivals) // 2 :]
+    span = times[-1] - times[0]
+    if span <= 0:
+        return 0.0, 0.0, 0.0
+    level = np.searchsorted(arrivals, times, side="right") - np.searchsorted(ends, times, side="right")
+    slope, half_width = growth_per_s(times, level)
+    return slope, half_width, (len(times) - 1) / span
