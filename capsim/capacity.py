@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from capsim import cost
+from capsim import cost, sizing
 from capsim.errors import Infeasible, ScenarioError
 from capsim.estimate import Estimate
-from capsim.experiment import SCHEMA_VERSION, Run, run
+from capsim.experiment import SCHEMA_VERSION, Interrupted, Run, run_whole
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
@@ -26,10 +26,6 @@ WARMUP_SHARE = 0.2
 NOTHING = "none of these alone"
 
 
-class Interrupted(Exception):  # noqa: N818  the user's wish, not a fault
-    """Ctrl-C during a search."""
-
-
 @dataclass
 class Search:
     """Simulated points of one fleet, by number of sessions, and how to add one."""
@@ -41,9 +37,7 @@ class Search:
     def passes(self, sessions: int) -> bool:
         """Whether the fleet keeps its SLO with that many sessions; simulated once."""
         if sessions not in self.points:
-            point = run(with_sessions(self.resolved, sessions))
-            if point.summary["run"]["interrupted"]:
-                raise Interrupted
+            point = run_whole(with_sessions(self.resolved, sessions))
             self.points[sessions] = point
             self.on_point(sessions, point)
         return bool(self.points[sessions].summary["slo"]["passed"])
@@ -182,17 +176,27 @@ def plan(resolved: Resolved, on_point: Callable[[int, Run], None]) -> tuple[dict
     try:
         low, high = find_capacity(search)
         binds, carried = what_binds(search, low, high)
+        sized = _sized(resolved, on_point)
     except Interrupted:
         passing, failing = search.bracket()
         document |= {"interrupted": True, "candidates": [], "bracket": [passing, failing]}
         return document, search.points.get(passing)
-    return document | {"candidates": [_candidate(search, low, high, binds, carried)]}, search.points[low]
+    return document | {"candidates": [_candidate(search, low, high, binds, carried, sized)]}, search.points[low]
 
 
-def _candidate(search: Search, low: int, high: int, binds: str, carried: dict[str, int]) -> dict[str, Any]:
+def _sized(resolved: Resolved, on_fleet: Callable[[int, Run], None]) -> dict[str, Any]:
+    """Fleets for the arrivals by level of load, where no number of users is asked for."""
+    if resolved.scenario.plan.users is not None or not sizing.is_open(resolved):
+        return {}
+    return {name: sizing.size(load, on_fleet) for name, load in sizing.loads(resolved).items()}
+
+
+def _candidate(
+    search: Search, low: int, high: int, binds: str, carried: dict[str, int], sized: dict[str, Any]
+) -> dict[str, Any]:
     resolved, at, beyond = search.resolved, search.points[low].summary, search.points[high].summary
     users = resolved.scenario.plan.users
-    nodes = 1 if users is None else math.ceil(users / low)
+    nodes = max([fleet["nodes"] for fleet in sized.values()], default=1 if users is None else math.ceil(users / low))
     monthly = cost.monthly_cost(resolved.price, nodes)
     return {
         "node": resolved.scenario.node,
@@ -203,6 +207,7 @@ def _candidate(search: Search, low: int, high: int, binds: str, carried: dict[st
             **{name: [run["sessions"][name]["mean"] for run in (at, beyond)] for name in ("cached", "in_flight")},
         },
         "nodes": nodes,
+        "loads": sized,
         "latency": {name: at[name] for name in LATENCIES},
         "goodput": [at["goodput"], beyond["goodput"]],
         "goodput_ci95": [at["goodput_ci95"], beyond["goodput_ci95"]],
@@ -215,7 +220,7 @@ def _candidate(search: Search, low: int, high: int, binds: str, carried: dict[st
         "binds": binds,
         "sessions_when_relaxed": carried,
         "basis": at["basis"],
-        "warnings": [*at["warnings"], *_doubts(at, beyond), *_notes(nodes, users)],
+        "warnings": [*at["warnings"], *_doubts(at, beyond), *_notes(nodes, users, sized)],
     }
 
 
@@ -227,8 +232,9 @@ def _doubts(at: dict[str, Any], beyond: dict[str, Any]) -> list[str]:
     return ["the target lies inside the interval of goodput at the bracket's ends: more replications would narrow it"]
 
 
-def _notes(nodes: int, users: int | None) -> list[str]:
-    notes = [] if users is not None else ["no users asked for (plan.users): the cost is that of one node"]
+def _notes(nodes: int, users: int | None, sized: dict[str, Any]) -> list[str]:
+    asked = users is not None or sized
+    notes = [] if asked else ["no users asked for (plan.users): the cost is that of one node"]
     return [*notes, "one node has no redundancy"] if nodes == 1 else notes
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from capsim.api_tiers import ApiTier
 from capsim.prices import HOURS_PER_MONTH, OwnPrice, Price
 
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
@@ -28,6 +29,25 @@ def unit_costs(monthly_usd: float | None, tokens_per_s: dict[str, float]) -> dic
         else monthly_usd / (rate * SECONDS_PER_MONTH) * 1e6
         for kind, rate in tokens_per_s.items()
     }
+
+
+def api_bill(tier: ApiTier, tokens_per_s: dict[str, float]) -> dict[str, Any]:
+    """What a hosted model bills in a month for traffic at a sustained rate: ``{tier, monthly_usd, lines}``.
+
+    ``tokens_per_s`` has ``input_tokens_per_s`` in all, ``cached_tokens_per_s`` of these and ``output_tokens_per_s``. A
+    token that our cache held is billed as cached input: the vendor's own cache may hold more of them, or fewer.
+    """
+    cached = tokens_per_s["cached_tokens_per_s"]
+    cached_usd = tier.cached_input_usd_per_million
+    parts = [
+        ("uncached input", tokens_per_s["input_tokens_per_s"] - cached, tier.input_usd_per_million),
+        ("cached input", cached, tier.input_usd_per_million if cached_usd is None else cached_usd),
+        ("output", tokens_per_s["output_tokens_per_s"], tier.output_usd_per_million),
+    ]
+    if tier.output_usd_per_million is None:
+        return {"tier": tier.name, "monthly_usd": None, "lines": []}
+    lines = [_line(name, rate * SECONDS_PER_MONTH / 1e6, "million tokens", usd or 0.0) for name, rate, usd in parts]
+    return {"tier": tier.name, "monthly_usd": sum(line["monthly_usd"] for line in lines), "lines": lines}
 
 
 def _line(name: str, quantity: float, unit: str, unit_usd: float) -> dict[str, Any]:

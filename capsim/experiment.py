@@ -28,6 +28,10 @@ Progress = Callable[[int, int], None]
 """Told (replication, requests ended)."""
 
 
+class Interrupted(Exception):  # noqa: N818  the user's wish, not a fault
+    """Ctrl-C during a search over runs."""
+
+
 @dataclass(frozen=True)
 class Replication:
     """One replication's records and what was measured in them after warm-up; ``totals`` cover all of it."""
@@ -124,9 +128,9 @@ def _good(resolved: Resolved, records: Records, measured: pd.DataFrame, stalls_s
     if slo is None:
         return np.full(len(measured), np.nan)
     longest = None
-    if "itl_s" in slo.thresholds:
+    if "itl_s" in slo.later_thresholds:
         longest = steps.longest_gap(measured, stalls_s, records.segments.parts(steps.COLUMNS))
-    return requests.good(measured, slo.thresholds, longest)
+    return requests.good(measured, slo.thresholds, slo.later_thresholds, longest)
 
 
 def _sessions(
@@ -166,6 +170,20 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
             break
     whole = [replication for replication in done if not replication.records.interrupted]
     return Run(resolved, done, summarise(resolved, whole or done, interrupted=interrupted))
+
+
+def run_whole(resolved: Resolved) -> Run:
+    """All replications, for a search that has no use for a part of them.
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C.
+    """
+    done = run(resolved)
+    if done.summary["run"]["interrupted"]:
+        raise Interrupted
+    return done
 
 
 def saturated(replications: list[Replication]) -> tuple[bool, float]:
@@ -221,7 +239,8 @@ def _targets(resolved: Resolved, replications: list[Replication]) -> dict[str, A
     if slo is None:
         return {"goodput": None, "goodput_ci95": None, "slo": None}
     mean, half_width = t_interval([r.good_share for r in replications])
-    target = {**slo.thresholds, "attained": slo.attained, "passed": bool(mean >= slo.attained)}
+    later = {} if slo.later_turns is None else {"later_turns": slo.later_thresholds}
+    target = {**slo.thresholds, **later, "attained": slo.attained, "passed": bool(mean >= slo.attained)}
     interval = None if np.isnan(half_width) else [max(0.0, mean - half_width), min(1.0, mean + half_width)]
     return {"goodput": mean, "goodput_ci95": interval, "slo": target}
 
@@ -255,6 +274,7 @@ def _nodes(
         "busy_fraction": use["busy_fraction"],
         "in_flight": use["in_flight"],
         "cost": {**monthly, **cost.unit_costs(monthly["monthly_usd"], kinds)},
+        "api": None if resolved.api_tier is None else cost.api_bill(resolved.api_tier, flow),
     }  # fmt: skip
 
 

@@ -67,7 +67,9 @@ def test_run_prints_the_json_contract(capsim, scenario):
     assert set(summary["kv"]) == {
         "capacity_tokens", "peak_tokens", "mean_utilisation", "hit_rate", "evicted_blocks",
     }  # fmt: skip
-    assert set(summary["throughput"]) == {"requests_per_s", "input_tokens_per_s", "cached_tokens_per_s", "output_tokens_per_s"}
+    assert set(summary["throughput"]) == {
+        "requests_per_s", "input_tokens_per_s", "cached_tokens_per_s", "output_tokens_per_s",
+    }  # fmt: skip
     assert summary["requests"]["offered"] == 600
     assert summary["cost"]["monthly_usd"] == pytest.approx(2.95 * 730)
     assert summary["ttft_s"]["p50"] <= summary["ttft_s"]["p95"] < 1

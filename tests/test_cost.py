@@ -2,7 +2,8 @@
 
 import pytest
 
-from capsim.cost import monthly_cost, unit_costs
+from capsim.api_tiers import ApiTier
+from capsim.cost import SECONDS_PER_MONTH, api_bill, monthly_cost, unit_costs
 from capsim.prices import OwnPrice, Price
 
 RENT = Price(name="on demand", node="h100x8", kind="rent", usd_per_hour=20.0)
@@ -35,6 +36,33 @@ def test_an_unknown_price_is_not_zero():
     cost = monthly_cost(None, 3)
     assert cost == {"price": "price unknown", "monthly_usd": None, "lines": []}
     assert unit_costs(cost["monthly_usd"], {"output_tokens": 5.0}) == {"usd_per_million_output_tokens": None}
+
+
+TOKENS = {"input_tokens_per_s": 1000.0, "cached_tokens_per_s": 600.0, "output_tokens_per_s": 50.0}
+
+
+def test_a_cached_token_is_billed_as_one():
+    tier = ApiTier(
+        name="api", input_usd_per_million=0.28, cached_input_usd_per_million=0.028, output_usd_per_million=0.42
+    )  # fmt: skip
+    bill = api_bill(tier, TOKENS)
+    month = SECONDS_PER_MONTH / 1e6
+    lines = {line["name"]: (line["quantity"], line["monthly_usd"]) for line in bill["lines"]}
+    assert lines == {
+        "uncached input": pytest.approx((400 * month, 400 * month * 0.28)),
+        "cached input": pytest.approx((600 * month, 600 * month * 0.028)),
+        "output": pytest.approx((50 * month, 50 * month * 0.42)),
+    }
+    assert bill["monthly_usd"] == sum(usd for _, usd in lines.values())
+
+
+def test_a_vendor_without_a_cache_price_bills_all_input_alike():
+    tier = ApiTier(name="api", input_usd_per_million=2.0, output_usd_per_million=0.0)
+    assert api_bill(tier, TOKENS)["monthly_usd"] == pytest.approx(1000 * SECONDS_PER_MONTH / 1e6 * 2)
+
+
+def test_a_bill_without_an_output_price_is_unknown():
+    assert api_bill(ApiTier(name="api", input_usd_per_million=2.0), TOKENS)["monthly_usd"] is None
 
 
 def test_dollars_per_million_tokens():

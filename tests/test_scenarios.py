@@ -13,7 +13,7 @@ CHAT = Path(__file__).parents[1] / "scenarios" / "chat-llama70b-h100.yaml"
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_bundled_scenario_runs(path):
-    summary = run(resolve(path, ["replications=2", "workload.requests=150"])).summary
+    summary = run(resolve(path, ["replications=2", "workload.requests=150", "workload.duration_s=null"])).summary
     assert summary["requests"]["completed"] == summary["requests"]["offered"] == 300
     assert summary["slo"]["attained"] == 0.95
 

@@ -348,6 +348,21 @@ def test_first_and_later_turns_are_told_apart(scenario):
     assert later["requests"] / first["requests"] == pytest.approx(3, rel=0.25)
 
 
+def test_later_turns_may_have_a_target_of_their_own(scenario):
+    summary = run(resolve(scenario, ["slo={e2e_s: 10 s, later_turns: {e2e_s: 1 ms}}"])).summary
+    assert summary["turns"]["first"]["goodput"] == 1
+    assert summary["turns"]["later"]["goodput"] == 0
+    assert summary["slo"]["later_turns"] == {"e2e_s": 0.001}
+    assert not summary["slo"]["passed"]
+
+
+def test_a_hosted_model_bills_what_the_cache_held_as_cached(scenario):
+    summary = run(resolve(scenario, ["api_tier=deepseek-v3.2"])).summary
+    uncached, cached, _ = (line["quantity"] for line in summary["api"]["lines"])
+    assert cached / (cached + uncached) == pytest.approx(summary["kv"]["hit_rate"], rel=0.05)
+    assert sum(line["monthly_usd"] for line in summary["api"]["lines"]) == summary["api"]["monthly_usd"]
+
+
 def test_a_closed_loop_is_never_called_stable(scenario):
     assert run(resolve(scenario, ["workload.requests=200"])).summary["saturated"] is None
     opened = run(resolve(scenario, ["workload.requests=200", "workload.arrival={kind: poisson, rate_per_s: 1}"]))

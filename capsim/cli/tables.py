@@ -20,7 +20,7 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
         return csv_text({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
     blocks = [
         _run_head(summary), _latency_rows(summary), _turn_rows(summary["turns"]), _session_rows(summary["sessions"]),
-        _fleet_rows(summary), _cost_rows(summary["cost"]),
+        _fleet_rows(summary), _cost_rows(summary["cost"]), _api_rows(summary["api"]),
         _basis_rows(summary["basis"]),
     ]  # fmt: skip
     return document_text(blocks, _notes(summary["warnings"]), format_)
@@ -38,6 +38,7 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
         return csv_text({key: value for key, value in candidate.items() if key != "basis"})
     blocks = [
         _what_rows(document), _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate),
+        _load_rows(candidate["loads"]),
         _cost_rows(candidate["cost"]), _basis_rows(candidate["basis"]),
     ]  # fmt: skip
     return document_text(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
@@ -78,9 +79,13 @@ def _what_rows(document: dict[str, Any]) -> Rows:
     ]  # fmt: skip
     target = scenario.get("slo")
     if target is not None:
-        limits = [f"{METRICS[name].label} {units.seconds(target[name])}" for name in LATENCIES if name in target]
-        rows.append(["Target", f"{', '.join(limits)} for {target.get('attained', 0.95):.0%} of requests"])
+        later = f"; later turns {_limits(target['later_turns'])}" if "later_turns" in target else ""
+        rows.append(["Target", f"{_limits(target)}{later} for {target.get('attained', 0.95):.0%} of requests"])
     return rows
+
+
+def _limits(target: dict[str, float]) -> str:
+    return ", ".join(f"{METRICS[name].label} {units.seconds(target[name])}" for name in LATENCIES if name in target)
 
 
 def _latency_rows(summary: dict[str, Any]) -> Rows:
@@ -159,15 +164,31 @@ def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
     return rows
 
 
-def _cost_rows(cost: dict[str, Any]) -> Rows:
+def _load_rows(loads: dict[str, Any]) -> Rows:
+    """The smallest fleet for each level of load."""
+    rows = [["Nodes for the load", "requests/s", "nodes", "a month", "goodput", "TTFT p95", "TPOT p95"]]
+    for name, fleet in loads.items():
+        monthly = "price unknown" if fleet["monthly_usd"] is None else units.usd(fleet["monthly_usd"])
+        times = [units.seconds(fleet["latency"][latency]["p95"]) for latency in ("ttft_s", "tpot_s")]
+        goodput = _share(fleet["goodput"], fleet["goodput_ci95"])
+        rows.append([name, f"{fleet['requests_per_s']:.3g}", f"{fleet['nodes']:,}", monthly, goodput, *times])
+    return rows if loads else []
+
+
+def _cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
     if cost["monthly_usd"] is None:
-        return [["Monthly cost", "price unknown"]]
-    rows = [["Monthly cost", "quantity", "unit", "each", "a month"]]
+        return [[what, "price unknown"]]
+    rows = [[what, "quantity", "unit", "each", "a month"]]
     for line in cost["lines"]:
         each, monthly = f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])
         rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
     rows.append(["total", "", "", "", units.usd(cost["monthly_usd"])])
     return rows
+
+
+def _api_rows(bill: dict[str, Any] | None) -> Rows:
+    """What a hosted model would bill for the same traffic."""
+    return [] if bill is None else _cost_rows(bill, f"The same by {bill['tier']}")
 
 
 def _basis_rows(basis: dict[str, Any]) -> Rows:
@@ -179,6 +200,8 @@ def _basis_rows(basis: dict[str, Any]) -> Rows:
 def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
     passing, failing = candidate["sessions"]["attached"]
     asked = f" for {document['users']:,} users" if document["users"] else ""
+    if candidate["loads"]:
+        asked = " for the load, " + max(candidate["loads"], key=lambda name: candidate["loads"][name]["nodes"])
     monthly = candidate["monthly_usd"]
     return [
         f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",

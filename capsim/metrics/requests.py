@@ -41,14 +41,24 @@ def _spans(requests: pd.DataFrame) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def good(requests: pd.DataFrame, thresholds: dict[str, float], longest_gap_s: pd.Series | None) -> np.ndarray:
-    """Whether each request was served inside every threshold; ``longest_gap_s`` is for one of ITL. Shape (n,), bool."""
+def good(
+    requests: pd.DataFrame,
+    thresholds: dict[str, float],
+    later_thresholds: dict[str, float],
+    longest_gap_s: pd.Series | None = None,
+) -> np.ndarray:
+    """Whether each request was served inside every threshold, of first or of later turns. Shape (n,), bool.
+
+    ``longest_gap_s`` is needed where one of them is of ITL.
+    """
     values = _spans(requests)
     if longest_gap_s is not None:
         values["itl_s"] = longest_gap_s.to_numpy()
+    later = requests["turn"].to_numpy() > 0
     inside = (requests["outcome"] == "completed").to_numpy().copy()
-    for name, limit in thresholds.items():
-        inside &= values[name] <= limit
+    for name in thresholds | later_thresholds:
+        limits = np.where(later, later_thresholds.get(name, np.inf), thresholds.get(name, np.inf))
+        inside &= values[name] <= limits
     return inside
 
 

@@ -15,7 +15,7 @@ def locked(resolved: Resolved) -> dict[str, Any]:
         "model": resolved.model, "weights": resolved.weights, "kv_format": resolved.kv_format, "node": resolved.node,
         "device": resolved.device, "engine": resolved.engine, "efficiency": resolved.efficiency,
     }  # fmt: skip
-    lock = {
+    lock: dict[str, Any] = {
         "capsim": __version__,
         "scenario": resolved.scenario.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         "resolved": {
@@ -25,6 +25,8 @@ def locked(resolved: Resolved) -> dict[str, Any]:
             "price": None if resolved.price is None else resolved.price.model_dump(mode="json", exclude_none=True),
         },
     }  # fmt: skip
+    if resolved.api_tier is not None:
+        lock["resolved"]["api_tier"] = resolved.api_tier.model_dump(mode="json", exclude_none=True)
     if resolved.trace is not None:
         lock["trace_sha256"] = _digest(resolved.trace)
     return lock

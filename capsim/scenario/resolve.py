@@ -87,6 +87,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     weights = find.get("weight_formats", _weights(scenario, model, find), "weights")
     engine = find.get("engines", scenario.engine or node.engine, "engine")
     price = _price(scenario, node, find)
+    api_tier = None if scenario.api_tier is None else find.get("api_tiers", scenario.api_tier, "api_tier")
     efficiency = _efficiency(scenario, node, find)
     _check_engine(scenario, engine, scenario.engine or node.engine, kv_format, find)
     find.check()
@@ -107,7 +108,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
         )  # fmt: skip
         return Resolved(
             scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
-            layout, budget, dict(find.basis), () if trace is None else trace.warnings,
+            layout, budget, dict(find.basis), () if trace is None else trace.warnings, api_tier,
         )  # fmt: skip
 
     if scenario.parallelism is None:

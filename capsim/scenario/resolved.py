@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from capsim.api_tiers import ApiTier
 from capsim.catalog import Fact
 from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
@@ -27,7 +28,7 @@ class Resolved:
     """A scenario ready to run.
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
-    behind it; ``warnings`` are what a reader of the result should know.
+    behind it; ``warnings`` are what a reader of the result should know; ``api_tier`` is a hosted model to compare with.
     """
 
     scenario: Scenario
@@ -45,6 +46,7 @@ class Resolved:
     memory: MemoryBudget
     basis: dict[str, tuple[str, Fact]]
     warnings: tuple[str, ...] = ()
+    api_tier: ApiTier | None = None
 
     @property
     def name(self) -> str:

@@ -53,27 +53,39 @@ class PriceSpec(_Spec):
         return self
 
 
-class SLO(_Spec):
-    """Latency target: at least ``attained`` of the offered requests stay inside every threshold given.
-
-    ``itl_s`` bounds a request's longest gap between two tokens.
-    """
+class Thresholds(_Spec):
+    """Upper limits of a request's latencies; ``itl_s`` bounds its longest gap between two tokens."""
 
     ttft_s: PositiveSeconds | None = None
     tpot_s: PositiveSeconds | None = None
     itl_s: PositiveSeconds | None = None
     e2e_s: PositiveSeconds | None = None
-    attained: float = Field(0.95, gt=0, le=1)
 
     @property
     def thresholds(self) -> dict[str, float]:
-        return {k: v for k, v in self.model_dump(exclude={"attained"}).items() if v is not None}
+        limits = {name: getattr(self, name) for name in Thresholds.model_fields}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
     @model_validator(mode="after")
-    def _some_threshold(self) -> "SLO":
+    def _some_threshold(self) -> "Thresholds":
         if not self.thresholds:
             raise ValueError("give at least one threshold: ttft_s, tpot_s, itl_s or e2e_s")
         return self
+
+
+class SLO(Thresholds):
+    """Latency target: at least ``attained`` of the offered requests stay inside every threshold given.
+
+    ``later_turns`` replace thresholds for all but the first turn of a session.
+    """
+
+    attained: float = Field(0.95, gt=0, le=1)
+    later_turns: Thresholds | None = None
+
+    @property
+    def later_thresholds(self) -> dict[str, float]:
+        """What holds for later turns."""
+        return self.thresholds | (self.later_turns.thresholds if self.later_turns else {})
 
 
 class PlanSpec(_Spec):
@@ -101,6 +113,7 @@ class Scenario(_Spec):
     memory: MemorySpec = MemorySpec()
     kv_capacity_tokens: PositiveInt | None = None
     calibration: Path | None = None
+    api_tier: str | None = None
     price: Annotated[PriceSpec | None, BeforeValidator(lambda v: {"catalog": v} if isinstance(v, str) else v)] = None
     workload: Workload
     slo: SLO | None = None

@@ -66,7 +66,7 @@ class Table:
         """All rows, a part at a time. The table must be closed."""
         if self._folder is None:
             return iter([self._only])
-        return iter(pa.ipc.open_stream(self._path))
+        return iter(pa.ipc.open_stream(pa.OSFile(str(self._path))))  # a mapped file would count as memory
 
     def parts(self, columns: tuple[str, ...]) -> Iterator[pd.DataFrame]:
         """Some columns of all rows, ``PART_CHUNKS`` chunks at a time. The table must be closed."""

@@ -1,0 +1,82 @@
+"""Metrics of long runs: thinned samples stay true, and memory does not follow the length of a run."""
+
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from capsim.metrics import requests, steps
+from capsim.metrics.sample import RESOLUTION, ROOM, Pool, Sample, equally
+
+RNG = np.random.default_rng(1)
+
+
+def test_few_values_are_kept_as_they_are():
+    pool = Pool()
+    for part in np.split(np.arange(1.0, 101), 10):
+        pool.add(equally(part))
+    assert pool.sample().seconds.tolist() == list(range(1, 101))
+
+
+def test_many_values_are_thinned_to_a_thousandth_and_their_sums_stay_exact():
+    pool, every = Pool(), []
+    for _ in range(10):
+        part = Sample(RNG.lognormal(-3, 1.5, ROOM // 2), RNG.integers(1, 5, ROOM // 2).astype(float))
+        pool.add(part)
+        every.append(part)
+    seconds, weights = (np.concatenate([getattr(p, name) for p in every]) for name in ("seconds", "weights"))
+    thin, exact = pool.sample(), Sample(seconds, weights)
+    assert len(thin.seconds) <= ROOM
+    assert thin.weights.sum() == pytest.approx(weights.sum(), rel=1e-12)
+    assert thin.mean() == pytest.approx(exact.mean(), rel=1e-12)
+    for name, value in exact.summary().items():
+        assert thin.summary()[name] == pytest.approx(value, rel=RESOLUTION)
+
+
+def test_values_over_all_orders_of_magnitude_fit_the_room():
+    pool = Pool()
+    pool.add(equally(np.geomspace(1e-12, 3e7, 10 * ROOM)))
+    pool.add(equally(np.zeros(3)))
+    assert pool.sample().weights.sum() == 10 * ROOM + 3
+
+
+def part(rows):
+    """Segments of one replica, each a run of 50 steps that grow."""
+    numbers = np.arange(rows)
+    columns = {name: np.ones(rows) for name in steps.COLUMNS if not name.startswith("late")}
+    return pd.DataFrame(columns).assign(
+        node=0, rank=0, start_s=numbers * 0.5, duration_s=RNG.uniform(0.4, 0.5, rows), growth_s=1e-5, steps=50,
+        decode_sequences=numbers % 7, late_gaps=None, late_gaps_s=None,
+    )  # fmt: skip
+
+
+def peak_bytes(parts):
+    chunk = part(8192)
+    tracemalloc.start()
+    shifted = (chunk.assign(start_s=chunk["start_s"] + 5000.0 * index) for index in range(parts))
+    done = steps.read(shifted, 8192 * parts, 0.0, np.inf, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done.steps == 50 * 8192 * parts
+    assert done.ordered
+    return peak
+
+
+def test_memory_stays_where_it_is_however_long_the_run():
+    assert peak_bytes(80) < 1.1 * peak_bytes(20)
+
+
+def test_steps_out_of_order_are_noticed_from_one_part_to_the_next():
+    chunk = part(10)
+    again = [chunk.iloc[:5], chunk.iloc[4:]]
+    assert not steps.read(again, 11, 0.0, np.inf, 1).ordered
+
+
+def test_goodput_holds_first_and_later_turns_to_their_own_thresholds():
+    table = pd.DataFrame({
+        "turn": [0, 0, 1, 1], "output_tokens": 2, "arrival_s": 0.0, "first_token_s": [0.5, 1.5, 0.5, 0.2],
+        "finished_s": 2.0, "outcome": "completed",
+    })  # fmt: skip
+    good = requests.good(table, {"ttft_s": 1.0, "e2e_s": 9.0}, {"ttft_s": 0.3, "e2e_s": 9.0})
+    assert good.tolist() == [True, False, False, True]
