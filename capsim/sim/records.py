@@ -66,7 +66,7 @@ class Table:
         """All rows, a part at a time. The table must be closed."""
         if self._folder is None:
             return iter([self._only])
-        return iter(pa.ipc.open_stream(pa.OSFile(str(self._path))))  # a mapped file would count as memory
+        return iter(pa.ipc.open_stream(pa.OSFile(str(self._path))))
 
     def parts(self, columns: tuple[str, ...]) -> Iterator[pd.DataFrame]:
         """Some columns of all rows, ``PART_CHUNKS`` chunks at a time. The table must be closed."""
@@ -75,8 +75,12 @@ class Table:
             yield pa.Table.from_batches(part).unify_dictionaries().select(list(columns)).to_pandas()
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column of all rows, read alone. The table must be closed."""
-        return pa.chunked_array([batch.column(name) for batch in self.batches()]).unify_dictionaries()
+        """One column of all rows. The table must be closed.
+
+        The file is mapped, so that only this column's pages are read.
+        """
+        batches = self.batches() if self._folder is None else pa.ipc.open_stream(pa.memory_map(str(self._path)))
+        return pa.chunked_array([batch.column(name) for batch in batches]).unify_dictionaries()
 
     def frame(self) -> pd.DataFrame:
         """All rows, in the order in which they were added. The table must be closed."""
