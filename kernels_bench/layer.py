@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kernels_bench.case import Case
+from kernels_bench.gqa import decode
 from kernels_bench.routing import route
 from kernels_bench.sweep import in_turn
 
@@ -121,10 +122,13 @@ def attention(
     queries, keys, values = heads.split([shape.q_heads, shape.kv_heads, shape.kv_heads], 1)
     cache[0, :, :, -new:] = rotated(keys, rope)
     cache[1, :, :, -new:] = values
-    out = torch.nn.functional.scaled_dot_product_attention(
-        rotated(queries, rope), cache[0], cache[1], attn_mask=None if new == 1 else mask, enable_gqa=True
-    )
-    return torch.nn.functional.linear(out.transpose(1, 2).flatten(2), weights[1])
+    queries = rotated(queries, rope)
+    if new == 1:
+        out = decode(queries[:, :, 0], *cache).flatten(1)[:, None]
+    else:
+        out = torch.nn.functional.scaled_dot_product_attention(queries, *cache, attn_mask=mask, enable_gqa=True)
+        out = out.transpose(1, 2).flatten(2)
+    return torch.nn.functional.linear(out, weights[1])
 
 
 def rotated(heads: "Tensor", rope: "Tensor") -> "Tensor":

@@ -10,6 +10,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from kernels_bench.case import Case
+from kernels_bench.gqa import decode
 from kernels_bench.grid import coarse_to_fine
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ def gathered_attention(queries: "Tensor", keys: "Tensor", values: "Tensor", toke
         cache.view(-1, kv_heads * dim).index_select(0, place).view(sequences, -1, kv_heads, dim).transpose(1, 2)
         for cache in (keys, values)
     )
-    grouped = queries.view(sequences, kv_heads, -1, dim)
-    scores = grouped.matmul(keys.transpose(2, 3)).float() * dim**-0.5
-    return scores.softmax(-1).to(values.dtype).matmul(values).view(queries.shape)
+    return decode(queries, keys, values)
 
 
 def _prepare(backend: str, sequences: int, context_tokens: int) -> Callable[[], None]:
