@@ -70,17 +70,15 @@ def best_tokens(queries: "Tensor", weights: "Tensor", index_keys: "Tensor", top_
 def gathered_attention(queries: "Tensor", keys: "Tensor", values: "Tensor", tokens: "Tensor") -> "Tensor":
     """Attention of queries (sequences, heads, dim) over some tokens (sequences, k) of a cache: as the queries' shape.
 
-    Keys and values (sequences, context, KV heads, dim), a KV head serving neighbouring query heads.
+    Keys and values (sequences, KV heads, context, dim), a KV head serving neighbouring query heads.
     """
     import torch
 
-    sequences, context, kv_heads, dim = keys.shape
-    place = (tokens + context * torch.arange(sequences, device=tokens.device)[:, None]).flatten()
-    keys, values = (
-        cache.view(-1, kv_heads * dim).index_select(0, place).view(sequences, -1, kv_heads, dim).transpose(1, 2)
-        for cache in (keys, values)
-    )
-    return decode(queries, keys, values)
+    sequences, kv_heads, context, dim = keys.shape
+    first = context * torch.arange(sequences * kv_heads, device=tokens.device).view(sequences, kv_heads, 1)
+    rows = (first + tokens[:, None]).flatten()
+    picked = (cache.view(-1, dim).index_select(0, rows).view(sequences, kv_heads, -1, dim) for cache in (keys, values))
+    return decode(queries, *picked)
 
 
 def _prepare(backend: str, sequences: int, context_tokens: int) -> Callable[[], None]:
@@ -92,7 +90,7 @@ def _prepare(backend: str, sequences: int, context_tokens: int) -> Callable[[], 
     head_weights = normal(backend, sequences, INDEX_HEADS)
     queries = normal(backend, sequences, Q_HEADS, HEAD_DIM)
     index = (torch.bfloat16, (sequences, context_tokens, INDEX_DIM))
-    cache = (torch.bfloat16, (sequences, context_tokens, KV_HEADS, HEAD_DIM))
+    cache = (torch.bfloat16, (sequences, KV_HEADS, context_tokens, HEAD_DIM))
     caches = cycle(pool(backend, index, cache, cache))
 
     def call() -> None:

@@ -60,11 +60,11 @@ def test_the_indexer_picks_the_tokens_of_the_highest_scores(top_k):
 
 def test_attention_reads_the_picked_tokens_alone():
     torch = pytest.importorskip("torch")
-    queries, keys, values = RNG.normal(size=(2, 4, 8)), RNG.normal(size=(2, 9, 2, 8)), RNG.normal(size=(2, 9, 2, 8))
+    queries, keys, values = RNG.normal(size=(2, 4, 8)), RNG.normal(size=(2, 2, 9, 8)), RNG.normal(size=(2, 2, 9, 8))
     tokens = np.array([[7, 0, 3], [2, 8, 1]])
     found = sparse.gathered_attention(*map(torch.tensor, (queries, keys, values, tokens))).numpy()
     for sequence, head in np.ndindex(2, 4):
-        own_keys, own_values = (cache[sequence, tokens[sequence], head // 2] for cache in (keys, values))
+        own_keys, own_values = (cache[sequence, head // 2, tokens[sequence]] for cache in (keys, values))
         expected = softmax(own_keys @ queries[sequence, head] / np.sqrt(8)) @ own_values
         np.testing.assert_allclose(found[sequence, head], expected, atol=1e-6)
 
