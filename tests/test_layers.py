@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "units", "glossary", "errors", "source",
+    "units", "glossary", "errors", "source", "measurements",
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers", "efficiency",
-    "workload", "catalog", "memory", "steptime", "estimate", "scenario", "sim",
+    "workload", "catalog", "memory", "steptime", "calibrate", "estimate", "scenario", "sim",
     "stats", "queueing", "metrics", "session_metrics", "cost", "experiment", "store", "capacity", "cli",
 )  # fmt: skip
 ONLY_IN = {"simpy": "sim", "altair": "charts", "streamlit": "pages", "torch": "", "triton": "", "mlx": "", "dask": ""}

@@ -1,0 +1,1 @@
+"""From measurements to a calibration: fits, tables, and how far each is off."""
