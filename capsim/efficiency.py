@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from capsim.hardware import Seconds
+from capsim.measured import Measured
 
 
 class Efficiency(BaseModel):
@@ -35,6 +36,9 @@ class Efficiency(BaseModel):
         Per KV format, time to quantise and store one KV head of one token of one layer.
     expert_imbalance
         Load of the heaviest expert-parallel rank over the mean, by number of ranks.
+    measured
+        Kernels and whole steps measured there. They stand in place of the roofline where there are any; the fixed
+        times are then what a step takes beside its kernels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -52,35 +56,4 @@ class Efficiency(BaseModel):
     kv_extra_s: dict[str, Seconds] = Field(default_factory=dict)
     kv_write_s: dict[str, Seconds] = Field(default_factory=dict)
     expert_imbalance: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
-
-
-class StepCoefficients(BaseModel):
-    """Seconds of a whole engine step, linear in what it does; of one model on one device under one engine.
-
-    Attributes
-    ----------
-    base_s
-        Every step.
-    decode_s
-        Per decoding sequence.
-    kv_token_s
-        Per token of context that a decoding sequence reads.
-    prefill_token_s
-        Per prefilled token.
-    prefill_read_s
-        Per pair of a prefilled token and one before it: Σ new · (context + new / 2).
-    prefill_s
-        A step that prefills at all.
-    expert_s
-        Per distinct expert that a layer touches.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    base_s: Seconds
-    decode_s: Seconds
-    kv_token_s: Seconds
-    prefill_token_s: Seconds
-    prefill_read_s: Seconds
-    prefill_s: Seconds
-    expert_s: Seconds = 0.0
+    measured: Measured | None = None

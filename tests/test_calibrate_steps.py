@@ -5,7 +5,7 @@ import pytest
 
 from capsim.calibrate.steps import fit_steps, predict_steps
 from capsim.catalog import load_catalog
-from capsim.efficiency import StepCoefficients
+from capsim.measured import StepCoefficients
 from capsim.measurements import Step
 from capsim.steptime import Batch, PrefillChunk
 from capsim.steptime.whole_step import WholeStep

@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     "units", "glossary", "errors", "source", "measurements",
-    "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers", "efficiency",
+    "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers",
+    "kernel_tables", "measured", "efficiency",
     "workload", "catalog", "memory", "steptime", "calibrate", "estimate", "scenario", "sim",
     "stats", "queueing", "metrics", "session_metrics", "cost", "experiment", "store", "capacity", "cli",
 )  # fmt: skip

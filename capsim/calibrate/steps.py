@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import nnls
 
-from capsim.efficiency import StepCoefficients
+from capsim.measured import StepCoefficients
 from capsim.measurements import Step
 
 COEFFICIENTS = tuple(StepCoefficients.model_fields)

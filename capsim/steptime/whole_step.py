@@ -1,7 +1,7 @@
 """Step time as whole steps of an engine were measured: linear in what a step does, without a look inside."""
 
-from capsim.efficiency import StepCoefficients
 from capsim.llm import ModelSpec
+from capsim.measured import StepCoefficients
 from capsim.steptime import FOREVER, Batch, Bound, StepTime
 
 
