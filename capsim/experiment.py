@@ -18,6 +18,7 @@ from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, Policy
 from capsim.stats import t_interval
+from capsim.steptime.calibrated import Calibrated, Reach
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed, Workload
 
@@ -263,7 +264,7 @@ def _latency(replications: list[Replication], latency: str, *, withhold: bool) -
 def _warnings(
     resolved: Resolved, replications: list[Replication], is_saturated: bool, growth: float, interrupted: bool
 ) -> list[str]:
-    notes = list(resolved.warnings)
+    notes = [*resolved.warnings, *_beyond_measured(resolved, replications)]
     if is_saturated:
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
     reasons = sum((Counter(r.rejected) for r in replications), Counter())
@@ -275,6 +276,14 @@ def _warnings(
     if resolved.price is None:
         notes.append(f"price unknown: the catalog has none for {resolved.scenario.node}")
     return notes
+
+
+def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> list[str]:
+    """What of a run lies outside the sizes that its step times were measured at."""
+    steps = resolved.step_time_model()
+    if not isinstance(steps, Calibrated):
+        return []
+    return steps.beyond(Reach(*(max(r.node_use[name] for r in replications) for name in metrics.REACH)))
 
 
 def _run_id(lock: dict[str, Any]) -> str:

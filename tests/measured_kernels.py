@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from capsim.kernel_tables import Work, work
-from capsim.measurements import Kernel
+from capsim.measurements import Kernel, Step
 
 BANDWIDTH, RATE, CALL_S = 13e9, 1e12, 20e-6  # bytes/s, FLOP/s of what the synthetic kernels reach
 TOKENS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]
@@ -65,6 +65,10 @@ def rows(noise: float = 0.0, seed: int = 1) -> list[Kernel]:
         active = 64 * (1 - (1 - 8 / 64) ** n)
         made.append(row("experts", {"tokens": n, **EXPERTS, "active_experts": active}, noise, draw))
     return made
+
+
+def step(line: dict) -> Step:
+    return Step(**{key: value for key, value in line.items() if key != "kind"})
 
 
 def write(path, kernels=(), others=(), device="cpu-test", **environment):

@@ -1,1 +1,5 @@
-"""From measurements to a calibration: fits, tables, and how far each is off."""
+"""From measurements to a calibration: tables, fits, and how far each is off."""
+
+from capsim.calibrate.document import Calibration, calibrate
+
+__all__ = ["Calibration", "calibrate"]

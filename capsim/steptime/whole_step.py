@@ -1,5 +1,6 @@
 """Step time as whole steps of an engine were measured: linear in what a step does, without a look inside."""
 
+from capsim.hardware import Device
 from capsim.llm import ModelSpec
 from capsim.measured import StepCoefficients
 from capsim.steptime import FOREVER, Batch, Bound, StepTime
@@ -40,6 +41,17 @@ class WholeStep:
     def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
         """A decode step and its growth a step: what each further token of context costs."""
         return self.step_time(batch), self.coefficients.kv_token_s * batch.read_growth[0], FOREVER
+
+
+def carried_over(coefficients: StepCoefficients, measured_on: Device, device: Device) -> StepCoefficients:
+    """On a device like the measured one but faster: reads by bandwidth, prefill by arithmetic.
+
+    What a step and a sequence take whatever their size stays: weights and host time are one number in it.
+    """
+    read = measured_on.memory_bytes_per_s / device.memory_bytes_per_s
+    computed = measured_on.bf16_flops / device.bf16_flops
+    faster = {"kv_token_s": read, "expert_s": read, "prefill_token_s": computed, "prefill_read_s": computed}
+    return coefficients.model_copy(update={name: getattr(coefficients, name) * by for name, by in faster.items()})
 
 
 def _largest(context: float, tokens: float, overhead: float) -> Bound:

@@ -1,0 +1,216 @@
+"""A calibration file: a catalog file of the user's with what was measured on a device, under each engine."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capsim.calibrate.coefficients import fractions, kv_costs, link
+from capsim.calibrate.device import known_device, measured_device
+from capsim.calibrate.overhead import layer_overhead_s, step_overhead_s
+from capsim.calibrate.residuals import kernel_residual, step_residual
+from capsim.calibrate.steps import fit_steps
+from capsim.calibrate.tables import fastest, grouped, table_of
+from capsim.catalog import Catalog, load_catalog
+from capsim.efficiency import Efficiency
+from capsim.errors import ScenarioError
+from capsim.hardware import Device
+from capsim.hugging_face import model_from_config
+from capsim.llm import ModelSpec
+from capsim.measured import Measured, MeasuredSteps, Residual
+from capsim.measurements import Measurements, Model, Step, read_measurements
+from capsim.parallelism import Parallelism
+from capsim.steptime import StepTimeModel
+from capsim.steptime.calibrated import Calibrated
+
+NODE = "this-machine"
+DEFAULT_ENGINE = "vllm"
+BF16 = "bf16"
+DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What ``capsim calibrate`` writes and prints: the file's content, the errors in it, and the device's key."""
+
+    document: dict[str, Any]
+    residuals: tuple[Residual, ...]
+    device: str
+    node: str | None
+
+
+def calibrate(paths: Sequence[Path]) -> Calibration:
+    """Fit everything that the measurements of one device allow.
+
+    Raises
+    ------
+    ScenarioError
+        Bad rows, files of different devices, nothing to fit, or a device about which too little is known.
+    """
+    files = [read_measurements(path) for path in paths]
+    _check(files)
+    catalog = load_catalog()
+    name = files[0].header.device
+    key = known_device(name, catalog)
+    device = catalog.devices[key] if key else measured_device(files)
+    fitting = _Fitting(files, catalog, key or _key(name), device)
+    engines = fitting.engines()
+    document: dict[str, Any] = {}
+    if key is None:
+        document["devices"] = {fitting.key: {**_plain(device), "provenance": _device_facts(files)}}
+        node = {"name": f"this machine: {device.name}", "device": fitting.key, "devices": 1, "engine": engines[0]}
+        document["nodes"] = {NODE: {**node, "provenance": _facts(files, "measured")}}
+    document["calibrations"] = {f"{fitting.key}/{engine}": fitting.entry(engine) for engine in engines}
+    return Calibration(document, fitting.residuals(), fitting.key, None if key else NODE)
+
+
+class _Fitting:
+    """The rows of one device, and what is fitted to them."""
+
+    def __init__(self, files: list[Measurements], catalog: Catalog, key: str, device: Device) -> None:
+        self.files, self.catalog, self.key, self.device = files, catalog, key, device
+        self.groups = grouped(row for file in files for row in file.kernels)
+        self.layers = [row for file in files for row in file.kernels if row.op == "layer"]
+        self.steps = [row for file in files for row in file.steps]
+        self.models = {(row.engine, row.name): row for file in files for row in file.models}
+        self.tables = fastest(table_of(group, catalog) for group in self.groups)
+
+    def engines(self) -> list[str]:
+        """Engines whose steps were measured, the most measured first; else the one that usually runs on the device."""
+        counts = Counter(row.engine for row in self.steps)
+        usual = next((n.engine for n in self.catalog.nodes.values() if n.device == self.key), DEFAULT_ENGINE)
+        return [name for name, _ in counts.most_common() if name in self.catalog.engines] or [usual]
+
+    def residuals(self) -> tuple[Residual, ...]:
+        kernels = [kernel_residual(group, self.catalog) for group in self.groups]
+        return (*kernels, *(step_residual(rows) for _, rows in self._step_groups(self.steps)))
+
+    def entry(self, engine: str) -> dict[str, Any]:
+        """The calibration of the device under one engine, with its provenance."""
+        reached = fractions(self.tables, self.device)
+        values: dict[str, Any] = {
+            **reached, **kv_costs(self.tables, self.device, reached), **link(self.tables, self.device),
+            "layer_s": 0.0, "expert_layer_s": 0.0, "step_s": 0.0, "sequence_s": 0.0,
+        }  # fmt: skip
+        missing = []
+        layer_s = layer_overhead_s(self.layers, lambda model: self._calibrated(model, engine, values))
+        if layer_s is not None:
+            values["layer_s"] = layer_s
+        rows = [row for row in self.steps if row.engine == engine]
+        overheads = self._overheads(engine, rows, values)
+        if overheads is None:
+            missing = ["step_s", "sequence_s"]
+        else:
+            values["step_s"], values["sequence_s"] = overheads
+        measured = Measured(
+            kernels=tuple(self.tables), whole_steps=self._whole_steps(rows), residuals=self.residuals(),
+            environment=self.files[0].header.environment,
+        )  # fmt: skip
+        spec = self._efficiency(engine, values, measured)
+        return {**_plain(spec), "provenance": _facts(self.files, "measured", missing)}
+
+    def _overheads(self, engine: str, rows: list[Step], values: dict[str, Any]) -> tuple[float, float] | None:
+        """Host time of a step and of a sequence; None where no steps were measured, or of models not described."""
+        if not self.tables:
+            return None
+        for (_, name), group in self._step_groups(rows):
+            model = self.models.get((engine, name))
+            if model is None:
+                continue
+            spec = model_from_config(model.config, name)
+            if len(spec.streams) == 1:
+                return step_overhead_s(group, self._calibrated(spec, engine, values, model))
+        return None
+
+    def _whole_steps(self, rows: list[Step]) -> tuple[MeasuredSteps, ...]:
+        found = []
+        for (engine, name), group in self._step_groups(rows):
+            try:
+                fitted = fit_steps(group)
+            except ValueError as error:
+                raise ScenarioError.one(f"steps of {name} under {engine}: {error}", path=self.files[0].path) from error
+            found.append(MeasuredSteps(model=name, kv_format=self._kv_format(engine, name), coefficients=fitted))
+        return tuple(found)
+
+    def _kv_format(self, engine: str, name: str) -> str:
+        model = self.models.get((engine, name))
+        return BF16 if model is None else _format(model.engine_args.get("kv_dtype"), self.catalog.kv_formats)
+
+    def _calibrated(
+        self, spec: ModelSpec, engine: str, values: dict[str, Any], model: Model | None = None
+    ) -> StepTimeModel:
+        arguments = {} if model is None else model.engine_args
+        weights = _format(arguments.get("weights_dtype"), self.catalog.weight_formats)
+        kv_format = _format(arguments.get("kv_dtype"), self.catalog.kv_formats)
+        efficiency = self._efficiency(engine, values, Measured(kernels=tuple(self.tables)))
+        return Calibrated(
+            spec, self.catalog.weight_formats[weights], self.catalog.kv_formats[kv_format], self.device,
+            Parallelism(1), efficiency, self.device,
+        )  # fmt: skip
+
+    def _efficiency(self, engine: str, values: dict[str, Any], measured: Measured) -> Efficiency:
+        return Efficiency(device=self.key, engine=engine, measured=measured, **values)
+
+    @staticmethod
+    def _step_groups(rows: Sequence[Step]) -> list[tuple[tuple[str, str], list[Step]]]:
+        """Steps by engine and model, the most measured first."""
+        groups: dict[tuple[str, str], list[Step]] = {}
+        for row in rows:
+            groups.setdefault((row.engine, row.model), []).append(row)
+        return sorted(groups.items(), key=lambda item: -len(item[1]))
+
+
+def _check(files: Sequence[Measurements]) -> None:
+    first = files[0]
+    for file in files[1:]:
+        if file.header.device != first.header.device:
+            message = f"measured on '{file.header.device}', but {first.path} on '{first.header.device}'"
+            raise ScenarioError.one(message, path=file.path, line=1, key="device", hint="calibrate each device alone")
+    if not any(file.kernels or file.steps for file in files):
+        raise ScenarioError.one("holds neither kernels nor steps: nothing to fit", path=first.path)
+
+
+def _format(dtype: Any, known: dict[str, Any]) -> str:
+    """A format of the catalog by an engine's name of it; its own default is 16 bits."""
+    name = str(dtype).removeprefix("torch.")
+    if name in known:
+        return name
+    return "fp8" if name.startswith(("fp8", "float8")) else BF16
+
+
+def _facts(files: Sequence[Measurements], basis: str, missing: Sequence[str] = ()) -> dict[str, Any]:
+    """Who measured, on what, when; and the values that nobody measured."""
+    header = files[0].header
+    sources = ", ".join(sorted({f"{file.path.name}: {file.header.source}" for file in files}))
+    as_of = max(file.header.created[:10] for file in files)
+    facts: dict[str, Any] = {"basis": basis, "source": f"{sources} on {header.device}", "as_of": as_of}
+    if missing:
+        left_out = {"basis": "assumed", "source": "no whole steps were measured: host time is left out", "as_of": as_of}
+        facts["values"] = {name: dict(left_out) for name in missing}
+    return facts
+
+
+def _device_facts(files: Sequence[Measurements]) -> dict[str, Any]:
+    facts = _facts(files, "measured")
+    power = {"basis": "assumed", "source": "not measured: set it where power is paid for", "as_of": facts["as_of"]}
+    return {**facts, "values": {"power_w": power}}
+
+
+def _key(name: str) -> str:
+    """A catalog key of a free name."""
+    return "-".join("".join(c if c.isalnum() or c in "._" else " " for c in name.casefold()).split())
+
+
+def _plain(spec: Any) -> dict[str, Any]:
+    """A spec as YAML takes it: what was left at its default is left out, and numbers have a few digits."""
+    plain: dict[str, Any] = _rounded(spec.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+    return plain
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
