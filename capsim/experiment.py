@@ -18,7 +18,7 @@ from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, Policy
 from capsim.stats import t_interval
-from capsim.steptime.calibrated import Calibrated, Reach
+from capsim.steptime.calibrated import Calibrated
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed, Workload
 
@@ -44,6 +44,7 @@ class Replication:
     growth: tuple[float, float, float]
     sessions: dict[str, dict[str, float]] | None
     turns: dict[str, dict[str, Any]] | None
+    reach: tuple[dict[int, float], int]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def measure(resolved: Resolved, records: Records) -> Replication:
         (0.0, 0.0, 0.0) if closed else metrics.backlog_growth(requests),
         _sessions(resolved.workload, records, measured, flow, use["in_flight"]),
         session_metrics.by_turn(measured, good) if resolved.workload.in_sessions else None,
+        metrics.reach(segments),
     )  # fmt: skip
 
 
@@ -283,7 +285,11 @@ def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> lis
     steps = resolved.step_time_model()
     if not isinstance(steps, Calibrated):
         return []
-    return steps.beyond(Reach(*(max(r.node_use[name] for r in replications) for name in metrics.REACH)))
+    contexts: dict[int, float] = {}
+    for replication in replications:
+        for sequences, context in replication.reach[0].items():
+            contexts[sequences] = max(context, contexts.get(sequences, 0.0))
+    return steps.beyond(contexts, max(replication.reach[1] for replication in replications))
 
 
 def _run_id(lock: dict[str, Any]) -> str:

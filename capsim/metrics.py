@@ -14,7 +14,6 @@ from capsim.stats import growth_per_s, warmup_length, weighted_quantiles
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 COMPONENTS = ("attention_s", "experts_s", "dense_s", "collectives_s", "overhead_s")
 OUTCOMES = ("completed", "rejected", "abandoned", "unfinished")
-REACH = ("most_decoding", "longest_context", "most_tokens")
 BATCHES = 20
 SATURATED_GROWTH = 0.01
 ITL_RESOLUTION = 0.001
@@ -215,17 +214,16 @@ def node_use(segments: pd.DataFrame, replicas: int, blocks: int, length_s: float
     }
     seconds = segments[list(COMPONENTS)].to_numpy(float).T @ segments["share"].to_numpy(float)
     shares = seconds / busy if busy > 0 else np.full(len(COMPONENTS), np.nan)
-    use |= dict(zip(REACH, _reach(segments), strict=True))
     return use | {f"share_{name}": float(share) for name, share in zip(COMPONENTS, shares, strict=True)}
 
 
-def _reach(segments: pd.DataFrame) -> tuple[float, float, float]:
-    """Most sequences that decode together, longest mean context of such steps, most tokens of a step."""
-    if segments.empty:
-        return 0.0, 0.0, 0.0
-    decoding, prefill = (segments[name].to_numpy(float) for name in ("decode_sequences", "prefill_tokens"))
-    context = segments["context_tokens"].to_numpy(float) / np.maximum(decoding, 1)
-    return float(decoding.max()), float((context * (prefill == 0)).max()), float((decoding + prefill).max())
+def reach(segments: pd.DataFrame) -> tuple[dict[int, float], int]:
+    """How far steps went: by the number of sequences that decode alone the longest mean context, and most tokens."""
+    decoding, prefill = (segments[name].to_numpy(int) for name in ("decode_sequences", "prefill_tokens"))
+    alone = (prefill == 0) & (decoding > 0)
+    contexts = np.zeros(1 + int(decoding.max(initial=0)))
+    np.maximum.at(contexts, decoding[alone], segments["context_tokens"].to_numpy(float)[alone] / decoding[alone])
+    return {int(n): float(contexts[n]) for n in np.flatnonzero(contexts)}, int((decoding + prefill).max(initial=0))
 
 
 def _peak_blocks(segments: pd.DataFrame) -> float:

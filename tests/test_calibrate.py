@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from capsim.calibrate import calibrate
+from capsim.calibrate.device import DRIVER_NAMES
 from capsim.calibrate.overhead import batch_of
 from capsim.catalog import load_catalog
 from capsim.cli import main
@@ -83,7 +84,7 @@ def test_the_file_holds_the_machine_its_tables_and_their_errors(tmp_path):
     assert str(entry["provenance"]["as_of"]) == "2026-11-24"
     assert entry["provenance"]["values"]["step_s"]["basis"] == "assumed"
     assert entry["measured"]["environment"]["cpu"] == "a test"
-    assert len(found.residuals) == len(entry["measured"]["residuals"]) == len(entry["measured"]["kernels"])
+    assert len(found.residuals) == len(entry["measured"]["residuals"]) == 1 + len(entry["measured"]["kernels"])
     assert all(residual.table.mape < 0.1 for residual in found.residuals)
 
 
@@ -134,8 +135,8 @@ def test_a_result_warns_of_what_was_not_measured_and_of_what_lies_beyond(written
     main_quietly("run", path, "--set", "workload.prompt_tokens=3000", "--format", "json")
     warnings = json.loads(capsys.readouterr().out)["warnings"]
     assert "not measured, so by the roofline: prefill attention, writing bf16 KV" in warnings
-    assert any(w.startswith("context 3,01") and "beyond the measured 512" in w for w in warnings)
-    assert any("tokens lies beyond the measured 2,048" in w for w in warnings)
+    assert any(w.startswith("context 3,01") and "1 sequence lies beyond the measured 512" in w for w in warnings)
+    assert any("tokens in a step lies beyond the measured 2,048" in w for w in warnings)
 
 
 def test_another_device_is_carried_over_with_the_lowest_basis(written):
@@ -151,11 +152,19 @@ def test_another_engine_borrows_with_the_lowest_basis(written):
     assert (fact.basis, fact.source[:23]) == ("assumed", "as under another engine")
 
 
-def test_a_device_of_the_catalog_is_not_written_again(tmp_path):
-    found = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), device="NVIDIA H200")])
+@pytest.mark.parametrize(
+    ("called", "key"),
+    [("NVIDIA H200", "h200-sxm"), ("h200-sxm", "h200-sxm"), ("nvidia-h100-80gb-hbm3", "h100-sxm")],
+)
+def test_a_device_of_the_catalog_is_not_written_again(tmp_path, called, key):
+    found = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), device=called)])
     assert list(found.document) == ["calibrations"]
-    assert (found.device, found.node) == ("h200-sxm", None)
-    assert "h200-sxm/vllm" in found.document["calibrations"]
+    assert (found.device, found.node) == (key, None)
+    assert f"{key}/vllm" in found.document["calibrations"]
+
+
+def test_names_that_drivers_give_are_of_devices_in_the_catalog():
+    assert set(DRIVER_NAMES.values()) <= set(load_catalog().devices)
 
 
 def test_host_time_is_what_steps_take_beside_their_kernels(written, tmp_path):

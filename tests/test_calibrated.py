@@ -11,7 +11,7 @@ from capsim.llm import Attention, DenseLayers, ModelSpec
 from capsim.measured import Measured
 from capsim.parallelism import Parallelism
 from capsim.steptime import FOREVER, Batch, PrefillChunk
-from capsim.steptime.calibrated import Calibrated, Reach
+from capsim.steptime.calibrated import Calibrated
 
 CATALOG = load_catalog()
 CPU = Device(name="cpu", kind="cpu", memory_bytes=24e9, memory_bytes_per_s=13e9, bf16_flops=1e12, power_w=0)
@@ -135,10 +135,23 @@ def test_windows_and_latents_have_times_too():
 
 def test_what_lies_beyond_the_domain_is_named():
     steps = calibrated()
-    assert steps.beyond(Reach(16, 65_536, 2048)) == []
+    assert steps.beyond({1: 65_536, 16: 65_536}, 2048) == []
     how = "the fitted sum-roofline extends it"
-    assert steps.beyond(Reach(17, 200_000, 4096)) == [
-        f"context 200,000 lies beyond the measured 65,536: {how}",
-        f"a batch of 17 sequences lies beyond the measured 16: {how}",
-        f"a step of 4,096 tokens lies beyond the measured 2,048: {how}",
+    assert steps.beyond({17: 200, 1: 200_000}, 4096) == [
+        f"17 sequences lies beyond the measured 16: {how}",
+        f"context 200,000 at 1 sequence lies beyond the measured 65,536: {how}",
+        f"4,096 tokens in a step lies beyond the measured 2,048: {how}",
     ]
+
+
+def test_the_longest_context_depends_on_the_batch():
+    short = [
+        r
+        for r in machine.rows()
+        if r.op != "decode_attention" or r.size("sequences") * r.size("context_tokens") <= 65_536
+    ]
+    steps = calibrated(tables=[table_of(group, CATALOG) for group in grouped(short)])
+    assert steps.beyond({1: 65_536, 16: 4096}, 1) == []
+    assert (
+        "context 20,000 at 16 sequences lies beyond the measured 4,096" in steps.beyond({1: 65_536, 16: 20_000}, 1)[0]
+    )

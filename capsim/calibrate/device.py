@@ -10,12 +10,24 @@ from capsim.measurements import Kernel, Measurements
 
 KINDS = {"cpu": "cpu", "cuda": "gpu", "mlx": "mac", "ascend": "npu"}
 MEMORY = ("memory_read", "memory_copy")
+# What NVIDIA's driver calls cards, where it is not the name in the catalog.
+DRIVER_NAMES = {
+    "nvidia-h100-80gb-hbm3": "h100-sxm", "nvidia-a100-sxm4-80gb": "a100-80g", "nvidia-gb200": "gb200",
+    "nvidia-gb300": "gb300", "nvidia-rtx-pro-6000-blackwell-server-edition": "rtx-pro-6000",
+}  # fmt: skip
 
 
 def known_device(name: str, catalog: Catalog) -> str | None:
-    """The catalog's key of a device that a header calls by its key or its name."""
-    wanted = name.casefold()
-    return next((key for key, d in catalog.devices.items() if wanted in (key.casefold(), d.name.casefold())), None)
+    """The catalog's key of a device that a header calls by its key, by its name or as its driver does."""
+    wanted = key_of(name)
+    if wanted in DRIVER_NAMES:
+        return DRIVER_NAMES[wanted]
+    return next((key for key, device in catalog.devices.items() if wanted in (key, key_of(device.name))), None)
+
+
+def key_of(name: str) -> str:
+    """A catalog key of a free name."""
+    return "-".join("".join(c if c.isalnum() or c in "._" else " " for c in name.casefold()).split())
 
 
 def measured_device(files: Sequence[Measurements]) -> Device:

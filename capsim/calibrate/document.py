@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim.calibrate.coefficients import fractions, kv_costs, link
-from capsim.calibrate.device import known_device, measured_device
+from capsim.calibrate.device import key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overhead_s, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, step_residual
 from capsim.calibrate.steps import fit_steps
@@ -27,6 +27,7 @@ from capsim.steptime.calibrated import Calibrated
 NODE = "this-machine"
 DEFAULT_ENGINE = "vllm"
 BF16 = "bf16"
+CEILINGS = ("memory_copy", "memory_read", "experts_dense")  # measured to compare with, parts of no step
 DIGITS = 5
 
 
@@ -54,7 +55,7 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
     name = files[0].header.device
     key = known_device(name, catalog)
     device = catalog.devices[key] if key else measured_device(files)
-    fitting = _Fitting(files, catalog, key or _key(name), device)
+    fitting = _Fitting(files, catalog, key or key_of(name), device)
     engines = fitting.engines()
     document: dict[str, Any] = {}
     if key is None:
@@ -74,7 +75,7 @@ class _Fitting:
         self.layers = [row for file in files for row in file.kernels if row.op == "layer"]
         self.steps = [row for file in files for row in file.steps]
         self.models = {(row.engine, row.name): row for file in files for row in file.models}
-        self.tables = fastest(table_of(group, catalog) for group in self.groups)
+        self.tables = fastest(table_of(group, catalog) for group in self.groups if group[0].op not in CEILINGS)
 
     def engines(self) -> list[str]:
         """Engines whose steps were measured, the most measured first; else the one that usually runs on the device."""
@@ -195,11 +196,6 @@ def _device_facts(files: Sequence[Measurements]) -> dict[str, Any]:
     facts = _facts(files, "measured")
     power = {"basis": "assumed", "source": "not measured: set it where power is paid for", "as_of": facts["as_of"]}
     return {**facts, "values": {"power_w": power}}
-
-
-def _key(name: str) -> str:
-    """A catalog key of a free name."""
-    return "-".join("".join(c if c.isalnum() or c in "._" else " " for c in name.casefold()).split())
 
 
 def _plain(spec: Any) -> dict[str, Any]:

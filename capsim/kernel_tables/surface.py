@@ -57,6 +57,10 @@ class Surface:
         share = log(at / low.at) / log(high.at / low.at)
         return exp((1 - share) * log(self._on(low, size)) + share * log(self._on(high, size)))
 
+    def last_size(self, at: float) -> float:
+        """The largest size measured at ``at`` or next to it."""
+        return max(curve.sizes[-1] for curve in self._around(at))
+
     def _around(self, at: float) -> tuple[Curve, Curve]:
         """The curves on both sides; twice the same where one is there or ``at`` lies outside."""
         index = bisect_right([curve.at for curve in self._curves], at)

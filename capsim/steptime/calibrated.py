@@ -5,8 +5,8 @@ that a sequence reads. That is exact along a straight piece of a table and close
 straight in context.
 """
 
+from collections.abc import Mapping
 from math import inf
-from typing import NamedTuple
 
 from capsim.efficiency import Efficiency
 from capsim.hardware import Device
@@ -20,14 +20,6 @@ from capsim.steptime.roofline import Roofline, largest
 
 PLAIN = ("full", "sliding", "chunked")
 PLAIN_FORMAT = KVFormat(name="bf16", key_bits=16, value_bits=16)
-
-
-class Reach(NamedTuple):
-    """How far a run went: most sequences that decode, longest mean context, most tokens of a step."""
-
-    sequences: float
-    context_tokens: float
-    tokens: float
 
 
 class Calibrated(Roofline):
@@ -95,21 +87,23 @@ class Calibrated(Roofline):
                     steps = min(steps, 1 + (until - count / sequences) * sequences // growth)
         return self.step_time(batch), growth_s, max(1, int(steps))
 
-    def beyond(self, reach: Reach) -> list[str]:
-        """What of a run lies outside the measured sizes, in words."""
+    def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
+        """What of a run lies outside the measured sizes, in words.
+
+        ``contexts`` are the longest mean contexts by the number of sequences that decoded, ``tokens`` the most of a
+        step.
+        """
+        notes = []
         kernels = [kernel for served in self._decoders for kernel in served]
-        limits = {
-            "context": (reach.context_tokens, [k.domain["context_tokens"] for k in kernels]),
-            "a batch of": (reach.sequences, [k.domain["sequences"] for k in kernels]),
-            "a step of": (reach.tokens, [k.domain["tokens"] for k in self._matrices]),
-        }
-        units = {"a batch of": " sequences", "a step of": " tokens"}
-        how = "the fitted sum-roofline extends it"
-        return [
-            f"{what} {size:,.0f}{units.get(what, '')} lies beyond the measured {most:,.0f}: {how}"
-            for what, (size, spans) in limits.items()
-            if spans and size > (most := min(high for _, high in spans))
-        ]
+        if kernels and contexts:
+            notes += _beyond("", max(contexts), min(k.domain["sequences"][1] for k in kernels), " sequences")
+            over = {n: context / min(k.longest_context(n) for k in kernels) for n, context in contexts.items()}
+            worst = max(over, key=over.__getitem__)
+            most = contexts[worst] / over[worst]
+            notes += _beyond("context ", contexts[worst], most, f" at {worst:,} sequence{'s' if worst > 1 else ''}")
+        if self._matrices:
+            notes += _beyond("", tokens, min(k.domain["tokens"][1] for k in self._matrices), " tokens in a step")
+        return notes
 
     @property
     def is_exact(self) -> bool:
@@ -283,6 +277,12 @@ class Calibrated(Roofline):
     def _miss(self, what: str) -> None:
         if what not in self.unmeasured:
             self.unmeasured.append(what)
+
+
+def _beyond(what: str, size: float, most: float, unit: str) -> list[str]:
+    if size <= most:
+        return []
+    return [f"{what}{size:,.0f}{unit} lies beyond the measured {most:,.0f}: the fitted sum-roofline extends it"]
 
 
 def _like(weights: WeightFormat) -> tuple[str, ...]:

@@ -49,6 +49,10 @@ class Carried:
         """Seconds over context of ``at`` sequences or new tokens, but for the factor that comes with them."""
         return self._surface.line(at), self._factor
 
+    def longest_context(self, at: float) -> float:
+        """The longest context that was measured at or around that many sequences."""
+        return self._surface.last_size(at)
+
     @property
     def is_exact(self) -> bool:
         """Whether the very shape was measured on the very device."""
