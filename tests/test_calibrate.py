@@ -135,8 +135,8 @@ def test_a_result_warns_of_what_was_not_measured_and_of_what_lies_beyond(written
     main_quietly("run", path, "--set", "workload.prompt_tokens=3000", "--format", "json")
     warnings = json.loads(capsys.readouterr().out)["warnings"]
     assert "not measured, so by the roofline: prefill attention, writing bf16 KV" in warnings
-    assert any(w.startswith("context 3,01") and "1 sequence lies beyond the measured 512" in w for w in warnings)
-    assert any("tokens in a step lies beyond the measured 2,048" in w for w in warnings)
+    assert any(w.startswith("context 3,01") and "of one sequence lies beyond the measured 512" in w for w in warnings)
+    assert any("tokens lie beyond the measured 2,048" in w for w in warnings)
 
 
 def test_another_device_is_carried_over_with_the_lowest_basis(written):
@@ -215,6 +215,14 @@ def test_the_fixed_time_of_a_layer_is_what_it_takes_beside_its_kernels(tmp_path)
     }  # fmt: skip
     again = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), [layer])]).document
     assert again["calibrations"]["cpu-test/vllm"]["layer_s"] == pytest.approx(2e-4, rel=0.05)
+
+
+def test_steps_of_an_engine_that_the_catalog_lacks_are_judged_but_not_written(tmp_path):
+    rows = [{**row, "engine": "handmade", "step_s": 0.01 + 1e-3 * row["decode_sequences"]} for row in whole_steps()]
+    found = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), rows)])
+    assert found.left_out == ("steps under handmade are judged but not written: the catalog has no such engine",)
+    assert list(found.document["calibrations"]) == ["cpu-test/vllm"]
+    assert found.residuals[-1].by == "handmade"
 
 
 def test_a_calibration_without_kernels_leaves_the_roofline(written):

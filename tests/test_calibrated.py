@@ -138,9 +138,9 @@ def test_what_lies_beyond_the_domain_is_named():
     assert steps.beyond({1: 65_536, 16: 65_536}, 2048) == []
     how = "the fitted sum-roofline extends it"
     assert steps.beyond({17: 200, 1: 200_000}, 4096) == [
-        f"17 sequences lies beyond the measured 16: {how}",
-        f"context 200,000 at 1 sequence lies beyond the measured 65,536: {how}",
-        f"4,096 tokens in a step lies beyond the measured 2,048: {how}",
+        f"batches of 17 sequences lie beyond the measured 16: {how}",
+        f"context 200,000 of one sequence lies beyond the measured 65,536: {how}",
+        f"steps of 4,096 tokens lie beyond the measured 2,048: {how}",
     ]
 
 
@@ -153,5 +153,5 @@ def test_the_longest_context_depends_on_the_batch():
     steps = calibrated(tables=[table_of(group, CATALOG) for group in grouped(short)])
     assert steps.beyond({1: 65_536, 16: 4096}, 1) == []
     assert (
-        "context 20,000 at 16 sequences lies beyond the measured 4,096" in steps.beyond({1: 65_536, 16: 20_000}, 1)[0]
+        "context 20,000 of a batch of 16 lies beyond the measured 4,096" in steps.beyond({1: 65_536, 16: 20_000}, 1)[0]
     )

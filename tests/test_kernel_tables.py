@@ -102,7 +102,7 @@ def test_what_a_sum_roofline_cannot_follow_a_table_does():
     roots = [machine.row("gemm", {"tokens": n, **machine.GEMM}) for n in machine.TOKENS]
     roots = [row.model_copy(update={"median_s": 1e-4 * row.size("tokens") ** 0.5}) for row in roots]
     found = kernel_residual(roots, CATALOG)
-    assert found.table.mape < 1e-9
+    assert found.table.mape < 0.04
     assert found.fit.mape > 0.1
 
 

@@ -45,7 +45,8 @@ def measured_device(files: Sequence[Measurements]) -> Device:
     memory = next((m for file in files if (m := file.header.environment.get("memory_bytes"))), None)
     if not kernels:
         message = f"no kernels of '{header.device}', which the catalog does not know: its rates must be measured"
-        raise ScenarioError.one(message, path=files[0].path)
+        hint = "give the file of kernels_bench beside this one"
+        raise ScenarioError.one(message, path=files[0].path, hint=hint)
     if not isinstance(memory, (int, float)) or memory <= 0:
         message = f"the catalog has no device '{header.device}', and the header does not say how much memory it has"
         hint = 'add "memory_bytes" to the environment of the header, or name a device of the catalog'

@@ -33,10 +33,12 @@ DIGITS = 5
 
 @dataclass(frozen=True)
 class Calibration:
-    """What ``capsim calibrate`` writes and prints: the file's content, the errors in it, and the device's key."""
+    """What ``capsim calibrate`` writes and prints: the file's content, the errors in it, what was left out of it, the
+    device's key, and the node that the file makes of a device new to the catalog."""
 
     document: dict[str, Any]
     residuals: tuple[Residual, ...]
+    left_out: tuple[str, ...]
     device: str
     node: str | None
 
@@ -63,7 +65,7 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
         node = {"name": f"this machine: {device.name}", "device": fitting.key, "devices": 1, "engine": engines[0]}
         document["nodes"] = {NODE: {**node, "provenance": _facts(files, "measured")}}
     document["calibrations"] = {f"{fitting.key}/{engine}": fitting.entry(engine) for engine in engines}
-    return Calibration(document, fitting.residuals(), fitting.key, None if key else NODE)
+    return Calibration(document, fitting.residuals(), fitting.left_out(), fitting.key, None if key else NODE)
 
 
 class _Fitting:
@@ -83,8 +85,16 @@ class _Fitting:
         usual = next((n.engine for n in self.catalog.nodes.values() if n.device == self.key), DEFAULT_ENGINE)
         return [name for name, _ in counts.most_common() if name in self.catalog.engines] or [usual]
 
+    def left_out(self) -> tuple[str, ...]:
+        """Measured steps that no calibration can hold, as the catalog does not know their engine."""
+        unknown = sorted({row.engine for row in self.steps} - set(self.catalog.engines))
+        return tuple(
+            f"steps under {name} are judged but not written: the catalog has no such engine" for name in unknown
+        )
+
     def residuals(self) -> tuple[Residual, ...]:
         kernels = [kernel_residual(group, self.catalog) for group in self.groups]
+        kernels.sort(key=lambda residual: (residual.what, residual.by, residual.shape))
         return (*kernels, *(step_residual(rows) for _, rows in self._step_groups(self.steps)))
 
     def entry(self, engine: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def calibrate(measurements: Files, out: Out = Path("calibration.yaml")) -> None:
     out.write_text(text, encoding="utf-8")
     rows = [["measured", "by", "shape", "points", "held out", "table", "largest", "bias", "fit", "largest", "bias"]]
     print(tables.text(rows + [_row(residual) for residual in found.residuals]), end="")
+    for note in found.left_out:
+        print(f"note: {note}", file=sys.stderr)
     node = "" if found.node is None else f" --set node={found.node}"
     print(f"written to {out}; next: capsim run SCENARIO --calibration {out}{node}", file=sys.stderr)
 

@@ -1,7 +1,8 @@
 """Reading a kernel table: between its points by interpolation, beyond them by its sum-roofline.
 
-Seconds are straight lines in context, and straight lines of logarithms in tokens, sequences and bytes. Beyond the
-measured sizes the nearest measured time grows as the fitted sum-roofline does, so that nothing jumps at the edge.
+Seconds are straight lines in context. In tokens, sequences and bytes the ratio of measured to fitted seconds is a
+straight line in logarithms, so that coarse tables bend as the sum-roofline does; never outside the two measured times.
+Beyond the measured sizes the ratio stays that of the nearest one, so that nothing jumps at the edge.
 """
 
 from bisect import bisect_right
@@ -55,7 +56,8 @@ class Surface:
             seconds = self._on(low, size)
             return seconds if low.at == at else seconds * self._fitted(at, size) / self._fitted(low.at, size)
         share = log(at / low.at) / log(high.at / low.at)
-        return exp((1 - share) * log(self._on(low, size)) + share * log(self._on(high, size)))
+        ends = (self._on(low, size), self._fitted(low.at, size)), (self._on(high, size), self._fitted(high.at, size))
+        return _between(share, *ends, self._fitted(at, size))
 
     def last_size(self, at: float) -> float:
         """The largest size measured at ``at`` or next to it."""
@@ -80,10 +82,18 @@ class Surface:
         (x0, x1), (t0, t1) = sizes[high - 1 : high + 1], seconds[high - 1 : high + 1]
         if self._inner == CONTEXT:
             return t0 + (t1 - t0) * (size - x0) / (x1 - x0)
-        return t0 * exp(log(t1 / t0) * log(size / x0) / log(x1 / x0))
+        ends = (t0, self._fitted(curve.at, x0)), (t1, self._fitted(curve.at, x1))
+        return _between(log(size / x0) / log(x1 / x0), *ends, self._fitted(curve.at, size))
 
     def _fitted(self, at: float, size: float) -> float:
         shape = {**self.table.shape, self._inner: size}
         if self._outer is not None:
             shape[self._outer] = at
         return self.table.fit.seconds(work(self.table.op, shape))
+
+
+def _between(share: float, low: tuple[float, float], high: tuple[float, float], fitted: float) -> float:
+    """Seconds at ``share`` of the way between two points, each (seconds, fitted), by the ratio of the two there."""
+    ratio = exp((1 - share) * log(low[0] / low[1]) + share * log(high[0] / high[1]))
+    least, most = sorted((low[0], high[0]))
+    return min(most, max(least, ratio * fitted))

@@ -96,13 +96,15 @@ class Calibrated(Roofline):
         notes = []
         kernels = [kernel for served in self._decoders for kernel in served]
         if kernels and contexts:
-            notes += _beyond("", max(contexts), min(k.domain["sequences"][1] for k in kernels), " sequences")
-            over = {n: context / min(k.longest_context(n) for k in kernels) for n, context in contexts.items()}
-            worst = max(over, key=over.__getitem__)
-            most = contexts[worst] / over[worst]
-            notes += _beyond("context ", contexts[worst], most, f" at {worst:,} sequence{'s' if worst > 1 else ''}")
+            most = min(k.domain["sequences"][1] for k in kernels)
+            notes += _beyond("batches of {:,.0f} sequences lie", max(contexts), most)
+            limits = {n: min(k.longest_context(n) for k in kernels) for n in contexts}
+            worst = max(contexts, key=lambda n: contexts[n] / limits[n])
+            batch = f"a batch of {worst:,}" if worst > 1 else "one sequence"
+            notes += _beyond(f"context {{:,.0f}} of {batch} lies", contexts[worst], limits[worst])
         if self._matrices:
-            notes += _beyond("", tokens, min(k.domain["tokens"][1] for k in self._matrices), " tokens in a step")
+            most = min(k.domain["tokens"][1] for k in self._matrices)
+            notes += _beyond("steps of {:,.0f} tokens lie", tokens, most)
         return notes
 
     @property
@@ -279,10 +281,10 @@ class Calibrated(Roofline):
             self.unmeasured.append(what)
 
 
-def _beyond(what: str, size: float, most: float, unit: str) -> list[str]:
+def _beyond(what: str, size: float, most: float) -> list[str]:
     if size <= most:
         return []
-    return [f"{what}{size:,.0f}{unit} lies beyond the measured {most:,.0f}: the fitted sum-roofline extends it"]
+    return [f"{what.format(size)} beyond the measured {most:,.0f}: the fitted sum-roofline extends it"]
 
 
 def _like(weights: WeightFormat) -> tuple[str, ...]:
