@@ -2,6 +2,8 @@
 
 import measured_kernels as machine
 import pytest
+from clusters import arrivals, cluster
+from plain_engine import plain_records
 
 from capsim.calibrate.tables import grouped, table_of
 from capsim.catalog import load_catalog
@@ -10,6 +12,7 @@ from capsim.hardware import Device
 from capsim.llm import Attention, DenseLayers, ModelSpec
 from capsim.measured import Measured
 from capsim.parallelism import Parallelism
+from capsim.sim.cluster import simulate
 from capsim.steptime import FOREVER, Batch, PrefillChunk
 from capsim.steptime.calibrated import Calibrated
 
@@ -155,3 +158,16 @@ def test_the_longest_context_depends_on_the_batch():
     assert (
         "context 20,000 of a batch of 16 lies beyond the measured 4,096" in steps.beyond({1: 65_536, 16: 20_000}, 1)[0]
     )
+
+
+def test_a_cluster_on_tables_goes_as_the_plain_loop_does_step_by_step():
+    """Contexts cross knots while they decode: a run of steps ends there, and nothing else changes."""
+    spec = cluster(
+        model=calibrated(kv="turboquant_4bit_nc"), streams=SMALL.streams, kv_blocks=400, max_num_batched_tokens=512
+    )
+    times, lengths = [0.0, 3.0, 5.0, 60.0], [(400, 700), (900, 300), (30, 90), (480, 64)]
+    made = [run(spec, arrivals(times, lengths)) for run in (simulate, plain_records)]
+    ours, plain = (records.requests_table()["finished_s"].to_numpy() for records in made)
+    assert ours == pytest.approx(plain, rel=1e-12)
+    runs, steps = (len(records.segments_table()) for records in made)
+    assert runs < steps / 20
