@@ -127,6 +127,11 @@ def test_the_option_stands_for_the_key(written, capsys):
     assert json.loads(capsys.readouterr().out)["basis"]["step_time"]["key"] == "calibration.yaml"
 
 
+def test_a_weight_format_that_was_not_measured_is_named(written):
+    warnings = resolve(written(), ["weights=int4"]).warnings
+    assert "weight formats that were not measured: int4 dense layers by the utilisation of bf16" in warnings
+
+
 def test_a_result_warns_of_what_was_not_measured_and_of_what_lies_beyond(written, capsys):
     short = [r for r in machine.rows() if r.op not in ("kv_write", "prefill_attention")]
     short = [r for r in short if r.op != "decode_attention" or r.size("context_tokens") <= 512]
@@ -161,6 +166,18 @@ def test_a_device_of_the_catalog_is_not_written_again(tmp_path, called, key):
     assert list(found.document) == ["calibrations"]
     assert (found.device, found.node) == (key, None)
     assert f"{key}/vllm" in found.document["calibrations"]
+
+
+def test_what_was_not_measured_on_a_known_device_stays_as_in_the_catalog(tmp_path):
+    found = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), device="h100-sxm")])
+    entry, shipped = found.document["calibrations"]["h100-sxm/vllm"], load_catalog().calibrations["h100-sxm/vllm"]
+    for name in ("step_s", "sequence_s", "collective_s"):
+        assert entry[name] == getattr(shipped, name) > 0
+    assert entry["expert_imbalance"] == {"1": 1.0, "8": 1.7, "32": 2.7}
+    facts = entry["provenance"]["values"]
+    assert facts["step_s"]["source"].startswith("as in the catalog: share of the intercept")
+    assert (facts["step_s"]["basis"], facts["expert_imbalance"]["basis"]) == ("assumed", "measured")
+    assert entry["layer_s"] == 0  # the kernels' own times hold the launches
 
 
 def test_names_that_drivers_give_are_of_devices_in_the_catalog():

@@ -104,6 +104,14 @@ def test_another_shape_is_carried_over_in_utilisation():
     assert not calibrated().is_exact  # its GEMMs are not those of the model
 
 
+def test_a_kernel_with_a_key_that_the_model_lacks_is_another_s():
+    """A table of windowed attention is no table of full attention, however near its heads are."""
+    windowed = [
+        t.model_copy(update={"shape": {**t.shape, "window_tokens": 128}}) for t in TABLES if "head_dim" in t.shape
+    ]
+    assert "prefill attention" in calibrated(tables=windowed).unmeasured
+
+
 def test_another_device_is_carried_over_by_its_datasheet():
     faster = CPU.model_copy(update={"memory_bytes_per_s": 26e9, "bf16_flops": 2e12})
     here, there = (calibrated(device=d).step_time(decode(4, 8192)) for d in (CPU, faster))

@@ -27,6 +27,8 @@ from capsim.steptime.calibrated import Calibrated
 NODE = "this-machine"
 DEFAULT_ENGINE = "vllm"
 BF16 = "bf16"
+HOST = ("step_s", "sequence_s")
+KEPT = (*HOST, "collective_s", "link_fraction", "expert_imbalance")  # from the catalog where nothing tells them
 CEILINGS = ("memory_copy", "memory_read", "experts_dense")  # measured to compare with, parts of no step
 DIGITS = 5
 
@@ -99,40 +101,49 @@ class _Fitting:
 
     def entry(self, engine: str) -> dict[str, Any]:
         """The calibration of the device under one engine, with its provenance."""
-        reached = fractions(self.tables, self.device)
+        reached, links = fractions(self.tables, self.device), link(self.tables, self.device)
+        shipped = self.catalog.calibrations.get(f"{self.key}/{engine}")
         values: dict[str, Any] = {
-            **reached, **kv_costs(self.tables, self.device, reached), **link(self.tables, self.device),
-            "layer_s": 0.0, "expert_layer_s": 0.0, "step_s": 0.0, "sequence_s": 0.0,
+            **dict.fromkeys(HOST, 0.0), **({name: getattr(shipped, name) for name in KEPT} if shipped else {}),
+            **reached, **links, **kv_costs(self.tables, self.device, reached), "layer_s": 0.0, "expert_layer_s": 0.0,
         }  # fmt: skip
-        missing = []
         layer_s = layer_overhead_s(self.layers, lambda model: self._calibrated(model, engine, values))
-        if layer_s is not None:
-            values["layer_s"] = layer_s
+        values["layer_s"] = layer_s or 0.0
         rows = [row for row in self.steps if row.engine == engine]
-        overheads = self._overheads(engine, rows, values)
-        if overheads is None:
-            missing = ["step_s", "sequence_s"]
-        else:
-            values["step_s"], values["sequence_s"] = overheads
+        host = self._host_time(engine, rows, values)
+        values |= host
         measured = Measured(
             kernels=tuple(self.tables), whole_steps=self._whole_steps(rows), residuals=self.residuals(),
             environment=self.files[0].header.environment,
         )  # fmt: skip
-        spec = self._efficiency(engine, values, measured)
-        return {**_plain(spec), "provenance": _facts(self.files, "measured", missing)}
+        entry = _plain(self._efficiency(engine, values, measured))
+        facts = _facts(self.files, "measured")
+        kept = [name for name in KEPT if name in entry and name not in links and name not in host]
+        if kept:
+            facts["values"] = {name: self._fact_of_kept(engine, name, facts["as_of"]) for name in kept}
+        return {**entry, "provenance": facts}
 
-    def _overheads(self, engine: str, rows: list[Step], values: dict[str, Any]) -> tuple[float, float] | None:
-        """Host time of a step and of a sequence; None where no steps were measured, or of models not described."""
+    def _fact_of_kept(self, engine: str, name: str, as_of: str) -> dict[str, Any]:
+        """What stands behind a value that these measurements do not tell."""
+        shipped = self.catalog.provenance.get(("calibrations", f"{self.key}/{engine}"))
+        if shipped is None:
+            return {"basis": "assumed", "source": "no whole steps were measured: host time is left out", "as_of": as_of}
+        fact = shipped.of(name)
+        return {"basis": fact.basis, "source": f"as in the catalog: {fact.source}", "as_of": str(fact.as_of)}
+
+    def _host_time(self, engine: str, rows: list[Step], values: dict[str, Any]) -> dict[str, float]:
+        """Seconds a step and a sequence; nothing where no steps were measured, or only of models not described."""
         if not self.tables:
-            return None
+            return {}
         for (_, name), group in self._step_groups(rows):
             model = self.models.get((engine, name))
             if model is None:
                 continue
             spec = model_from_config(model.config, name)
             if len(spec.streams) == 1:
-                return step_overhead_s(group, self._calibrated(spec, engine, values, model))
-        return None
+                found = step_overhead_s(group, self._calibrated(spec, engine, values, model))
+                return dict(zip(HOST, found, strict=True))
+        return {}
 
     def _whole_steps(self, rows: list[Step]) -> tuple[MeasuredSteps, ...]:
         found = []
@@ -190,16 +201,12 @@ def _format(dtype: Any, known: dict[str, Any]) -> str:
     return "fp8" if name.startswith(("fp8", "float8")) else BF16
 
 
-def _facts(files: Sequence[Measurements], basis: str, missing: Sequence[str] = ()) -> dict[str, Any]:
-    """Who measured, on what, when; and the values that nobody measured."""
+def _facts(files: Sequence[Measurements], basis: str) -> dict[str, Any]:
+    """Who measured, on what, when."""
     header = files[0].header
     sources = ", ".join(sorted({f"{file.path.name}: {file.header.source}" for file in files}))
     as_of = max(file.header.created[:10] for file in files)
-    facts: dict[str, Any] = {"basis": basis, "source": f"{sources} on {header.device}", "as_of": as_of}
-    if missing:
-        left_out = {"basis": "assumed", "source": "no whole steps were measured: host time is left out", "as_of": as_of}
-        facts["values"] = {name: dict(left_out) for name in missing}
-    return facts
+    return {"basis": basis, "source": f"{sources} on {header.device}", "as_of": as_of}
 
 
 def _device_facts(files: Sequence[Measurements]) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def graded(resolved: Resolved) -> Resolved:
             ways, basis = ["carried over in utilisation to other shapes"], "calibrated"
         if steps.unmeasured:
             warnings.append(f"not measured, so by the roofline: {', '.join(steps.unmeasured)}")
+        if steps.stand_ins:
+            warnings.append(f"weight formats that were not measured: {', '.join(steps.stand_ins)}")
         if resolved.device != resolved.measured_on:
             warnings.append(f"step times are carried over from {resolved.measured_on.name}: no more than a guess")
     elif not isinstance(steps, Roofline):

@@ -25,8 +25,8 @@ PLAIN_FORMAT = KVFormat(name="bf16", key_bits=16, value_bits=16)
 class Calibrated(Roofline):
     """Step time of one replica by the kernels of ``efficiency.measured``, carried over from where they were measured.
 
-    ``unmeasured`` says in words what the roofline stands in for, ``is_exact`` whether every kernel was measured at the
-    very shapes and on the very device.
+    ``unmeasured`` says in words what the roofline stands in for, ``stand_ins`` which weight formats were read from
+    another's kernels, ``is_exact`` whether every kernel was measured at the very shapes and on the very device.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Calibrated(Roofline):
         self._tables = efficiency.measured.kernels
         self._places = measured_on, device
         self.unmeasured: list[str] = []
+        self.stand_ins: list[str] = []
         streams = [(group, stream) for group in model.attention for stream in group.streams()]
         self._decoders = [self._decoding(group, stream, kv_format) for group, stream in streams]
         self._prefillers = [self._prefilling(group, stream) for group, stream in streams]
@@ -253,6 +254,7 @@ class Calibrated(Roofline):
         table = nearest(self._tables, "gemm", shape, {"weight_format": _like(weights)})
         if table is None:
             return None
+        self._stand_in("dense layers", weights, table)
         return Carried(table, shape, *self._places, weights.compute, count)
 
     def _experts_table(self, weights: WeightFormat) -> Carried | None:
@@ -269,12 +271,20 @@ class Calibrated(Roofline):
         if table is None:
             self._miss("experts")
             return None
+        self._stand_in("experts", weights, table)
         ranks = self.layout.expert_ranks if self.layout.expert else self.layout.tp
         count = self._stretch * self._imbalance() * experts.layers / ranks
         return Carried(table, shape, *self._places, weights.compute, count)
 
     def _carried(self, table: KernelTable, shape: dict[str, float], count: float) -> Carried:
         return Carried(table, shape, *self._places, count=count)
+
+    def _stand_in(self, what: str, weights: WeightFormat, table: KernelTable) -> None:
+        """Note a weight format that was not measured."""
+        measured = str(table.shape["weight_format"])
+        note = f"{weights.name} {what} by the utilisation of {measured}"
+        if measured != weights.name and note not in self.stand_ins:
+            self.stand_ins.append(note)
 
     def _miss(self, what: str) -> None:
         if what not in self.unmeasured:

@@ -73,11 +73,15 @@ class Carried:
 def nearest(
     tables: Iterable[KernelTable], op: str, shape: Shape, formats: Mapping[str, tuple[str, ...]]
 ) -> KernelTable | None:
-    """The table of ``op`` in the first of ``formats`` that there is, and among those the nearest in shape."""
+    """The table of ``op`` in the first of ``formats`` that there is, and among those the nearest in shape.
+
+    A table whose shape has a key that the kernel has not, such as a window, is of another kind.
+    """
+    keys = {*shape, *formats}
     found = [
         (rank, _distance(table, shape), table)
         for table in tables
-        if table.op == op and (rank := _rank(table, formats)) is not None
+        if table.op == op and keys.issuperset(table.shape) and (rank := _rank(table, formats)) is not None
     ]
     return min(found, key=lambda entry: entry[:2])[2] if found else None
 
