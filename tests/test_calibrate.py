@@ -210,6 +210,7 @@ def test_host_time_is_what_steps_take_beside_their_kernels(written, tmp_path):
     residual = next(r for r in entry["measured"]["residuals"] if r["what"] == "step")
     assert residual["held_out"] == 60
     assert residual["fit"]["mape"] < 0.08
+    assert residual["table"]["mape"] < 0.001  # the very kernels that made the steps
 
 
 def test_the_fixed_time_of_a_layer_is_what_it_takes_beside_its_kernels(tmp_path):

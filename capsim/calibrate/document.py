@@ -29,6 +29,7 @@ DEFAULT_ENGINE = "vllm"
 BF16 = "bf16"
 HOST = ("step_s", "sequence_s")
 KEPT = (*HOST, "collective_s", "link_fraction", "expert_imbalance")  # from the catalog where nothing tells them
+NO_TIMES = dict.fromkeys((*HOST, "layer_s", "expert_layer_s"), 0.0)
 CEILINGS = ("memory_copy", "memory_read", "experts_dense")  # measured to compare with, parts of no step
 DIGITS = 5
 
@@ -76,10 +77,13 @@ class _Fitting:
     def __init__(self, files: list[Measurements], catalog: Catalog, key: str, device: Device) -> None:
         self.files, self.catalog, self.key, self.device = files, catalog, key, device
         self.groups = grouped(row for file in files for row in file.kernels)
-        self.layers = [row for file in files for row in file.kernels if row.op == "layer"]
         self.steps = [row for file in files for row in file.steps]
         self.models = {(row.engine, row.name): row for file in files for row in file.models}
         self.tables = fastest(table_of(group, catalog) for group in self.groups if group[0].op not in CEILINGS)
+        reached = fractions(self.tables, device)
+        self.values: dict[str, Any] = {**NO_TIMES, **reached, **kv_costs(self.tables, device, reached)}
+        layers = [row for file in files for row in file.kernels if row.op == "layer"]
+        self.values["layer_s"] = layer_overhead_s(layers, self._calibrated) or 0.0
 
     def engines(self) -> list[str]:
         """Engines whose steps were measured, the most measured first; else the one that usually runs on the device."""
@@ -97,30 +101,26 @@ class _Fitting:
     def residuals(self) -> tuple[Residual, ...]:
         kernels = [kernel_residual(group, self.catalog) for group in self.groups]
         kernels.sort(key=lambda residual: (residual.what, residual.by, residual.shape))
-        return (*kernels, *(step_residual(rows) for _, rows in self._step_groups(self.steps)))
+        steps = [step_residual(rows, self._from_kernels(*key)) for key, rows in self._step_groups(self.steps)]
+        return (*kernels, *steps)
 
     def entry(self, engine: str) -> dict[str, Any]:
         """The calibration of the device under one engine, with its provenance."""
-        reached, links = fractions(self.tables, self.device), link(self.tables, self.device)
+        links = link(self.tables, self.device)
         shipped = self.catalog.calibrations.get(f"{self.key}/{engine}")
-        values: dict[str, Any] = {
-            **dict.fromkeys(HOST, 0.0), **({name: getattr(shipped, name) for name in KEPT} if shipped else {}),
-            **reached, **links, **kv_costs(self.tables, self.device, reached), "layer_s": 0.0, "expert_layer_s": 0.0,
-        }  # fmt: skip
-        layer_s = layer_overhead_s(self.layers, lambda model: self._calibrated(model, engine, values))
-        values["layer_s"] = layer_s or 0.0
+        kept = {name: getattr(shipped, name) for name in KEPT} if shipped else {}
         rows = [row for row in self.steps if row.engine == engine]
-        host = self._host_time(engine, rows, values)
-        values |= host
+        host = self._host_time(rows)
         measured = Measured(
             kernels=tuple(self.tables), whole_steps=self._whole_steps(rows), residuals=self.residuals(),
             environment=self.files[0].header.environment,
         )  # fmt: skip
-        entry = _plain(self._efficiency(engine, values, measured))
+        values = {**self.values, **kept, **links, **host}
+        entry = _plain(Efficiency(device=self.key, engine=engine, measured=measured, **values))
         facts = _facts(self.files, "measured")
-        kept = [name for name in KEPT if name in entry and name not in links and name not in host]
-        if kept:
-            facts["values"] = {name: self._fact_of_kept(engine, name, facts["as_of"]) for name in kept}
+        unknown = [name for name in KEPT if name in entry and name not in links and name not in host]
+        if unknown:
+            facts["values"] = {name: self._fact_of_kept(engine, name, facts["as_of"]) for name in unknown}
         return {**entry, "provenance": facts}
 
     def _fact_of_kept(self, engine: str, name: str, as_of: str) -> dict[str, Any]:
@@ -131,19 +131,24 @@ class _Fitting:
         fact = shipped.of(name)
         return {"basis": fact.basis, "source": f"as in the catalog: {fact.source}", "as_of": str(fact.as_of)}
 
-    def _host_time(self, engine: str, rows: list[Step], values: dict[str, Any]) -> dict[str, float]:
+    def _host_time(self, rows: list[Step]) -> dict[str, float]:
         """Seconds a step and a sequence; nothing where no steps were measured, or only of models not described."""
-        if not self.tables:
-            return {}
-        for (_, name), group in self._step_groups(rows):
-            model = self.models.get((engine, name))
-            if model is None:
-                continue
-            spec = model_from_config(model.config, name)
-            if len(spec.streams) == 1:
-                found = step_overhead_s(group, self._calibrated(spec, engine, values, model))
-                return dict(zip(HOST, found, strict=True))
+        for key, group in self._step_groups(rows):
+            kernels = self._from_kernels(*key)
+            if kernels is not None:
+                return dict(zip(HOST, step_overhead_s(group, kernels), strict=True))
         return {}
+
+    def _from_kernels(self, engine: str, name: str) -> StepTimeModel | None:
+        """Step times of a model by kernels and layers alone; None where either is not known.
+
+        A measured step says Σ context, which is what it reads only where every layer reads all of it.
+        """
+        model = self.models.get((engine, name))
+        if model is None or not self.tables:
+            return None
+        spec = model_from_config(model.config, name)
+        return self._calibrated(spec, model) if len(spec.streams) == 1 and not spec.streams[0].has_kinks else None
 
     def _whole_steps(self, rows: list[Step]) -> tuple[MeasuredSteps, ...]:
         found = []
@@ -159,20 +164,17 @@ class _Fitting:
         model = self.models.get((engine, name))
         return BF16 if model is None else _format(model.engine_args.get("kv_dtype"), self.catalog.kv_formats)
 
-    def _calibrated(
-        self, spec: ModelSpec, engine: str, values: dict[str, Any], model: Model | None = None
-    ) -> StepTimeModel:
+    def _calibrated(self, spec: ModelSpec, model: Model | None = None) -> StepTimeModel:
+        """Step times by kernels, and by what layers take beside them once that is known."""
         arguments = {} if model is None else model.engine_args
         weights = _format(arguments.get("weights_dtype"), self.catalog.weight_formats)
         kv_format = _format(arguments.get("kv_dtype"), self.catalog.kv_formats)
-        efficiency = self._efficiency(engine, values, Measured(kernels=tuple(self.tables)))
+        measured = Measured(kernels=tuple(self.tables))
+        efficiency = Efficiency(device=self.key, engine=DEFAULT_ENGINE, measured=measured, **self.values)
         return Calibrated(
             spec, self.catalog.weight_formats[weights], self.catalog.kv_formats[kv_format], self.device,
             Parallelism(1), efficiency, self.device,
         )  # fmt: skip
-
-    def _efficiency(self, engine: str, values: dict[str, Any], measured: Measured) -> Efficiency:
-        return Efficiency(device=self.key, engine=engine, measured=measured, **values)
 
     @staticmethod
     def _step_groups(rows: Sequence[Step]) -> list[tuple[tuple[str, str], list[Step]]]:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capsim.calibrate.steps import fit_steps, predict_steps
+from capsim.calibrate.overhead import batch_of, step_overhead_s
+from capsim.calibrate.steps import COEFFICIENTS, fit_steps, predict_steps
 from capsim.calibrate.tables import routing_factor, table_of
 from capsim.catalog import Catalog
 from capsim.kernel_tables import AXES, KernelTable, Surface, work
 from capsim.measured import Error, Residual
 from capsim.measurements import Kernel, Step
+from capsim.steptime import StepTimeModel
 
 
 def kernel_residual(rows: Sequence[Kernel], catalog: Catalog) -> Residual:
@@ -35,19 +37,36 @@ def kernel_residual(rows: Sequence[Kernel], catalog: Catalog) -> Residual:
     )  # fmt: skip
 
 
-def step_residual(rows: Sequence[Step]) -> Residual:
-    """Of whole steps: fitted on every other episode, or every other step of one, and judged on the rest."""
+def step_residual(rows: Sequence[Step], kernels: StepTimeModel | None) -> Residual:
+    """Of whole steps, judged at every other episode, or every other step of one; fitted on the rest.
+
+    ``table`` are the errors of steps put together from kernels, with the host time of the steps that were kept, and
+    ``fit`` those of the fit to whole steps.
+    """
     episodes = sorted({row.episode for row in rows})
     odd = set(episodes[1::2])
     held = [row for row in rows if row.episode in odd] if odd else list(rows[1::2])
     kept = [row for row in rows if row.episode not in odd] if odd else list(rows[::2])
-    fit = None
-    try:
-        fit = _error(predict_steps(fit_steps(kept), held), np.array([row.step_s for row in held]))
-    except ValueError:  # too few to be halved
+    measured = np.array([row.step_s for row in held])
+    table = fit = None
+    if len(kept) < len(COEFFICIENTS):  # too few to be halved
         held = []
+    else:
+        fit = _error(predict_steps(fit_steps(kept), held), measured)
+        table = None if kernels is None else _error(_put_together(kernels, kept, held), measured)
     return Residual(
-        what="step", by=rows[0].engine, shape=rows[0].model, points=len(rows), held_out=len(held), table=None, fit=fit
+        what="step", by=rows[0].engine, shape=rows[0].model, points=len(rows), held_out=len(held), table=table, fit=fit
+    )
+
+
+def _put_together(kernels: StepTimeModel, kept: Sequence[Step], held: Sequence[Step]) -> np.ndarray:
+    """Seconds of the steps held out: their kernels, and host time as the steps kept have it."""
+    step_s, sequence_s = step_overhead_s(kept, kernels)
+    return np.array(
+        [
+            kernels.step_time(batch_of(row)).total_s + step_s + sequence_s * (row.decode_sequences + row.prefills)
+            for row in held
+        ]
     )
 
 
