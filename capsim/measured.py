@@ -41,11 +41,12 @@ class StepCoefficients(BaseModel):
 
 
 class MeasuredSteps(BaseModel):
-    """The fit to whole steps of a model as an engine served it, by the name of the model and of its KV format."""
+    """The fit to whole steps of a model as an engine served it, by the names of the model and of its formats."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
+    weights: str
     kv_format: str
     coefficients: StepCoefficients
 

@@ -205,6 +205,7 @@ def test_host_time_is_what_steps_take_beside_their_kernels(written, tmp_path):
     scenario.write_text(SCENARIO.format(model="config.json", node="this-machine", kv="bf16"))
     steps = resolve(scenario).step_time_model()
     assert isinstance(steps, WholeStep)
+    assert isinstance(resolve(scenario, ["kv_format=fp8"]).step_time_model(), Calibrated)
     errors = [steps.step_time(batch_of(machine.step(r))).total_s / r["step_s"] - 1 for r in rows]
     assert np.abs(errors).mean() < 0.08
     residual = next(r for r in entry["measured"]["residuals"] if r["what"] == "step")
@@ -266,6 +267,14 @@ def test_what_cannot_be_fitted_is_refused(tmp_path, change, message):
         paths.insert(0, machine.write(tmp_path / "good.jsonl", kernels))
     with pytest.raises(ScenarioError, match=message):
         calibrate(paths)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    path = machine.write(tmp_path / "k.jsonl", machine.rows())
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", str(path), "--out", str(tmp_path / "gone" / "c.yaml")])
+    assert ended.value.code == 2
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
 
 
 def test_a_file_for_another_device_without_kernels_is_refused(written, tmp_path):

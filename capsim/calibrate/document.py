@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
         node = {"name": f"this machine: {device.name}", "device": fitting.key, "devices": 1, "engine": engines[0]}
         document["nodes"] = {NODE: {**node, "provenance": _facts(files, "measured")}}
     document["calibrations"] = {f"{fitting.key}/{engine}": fitting.entry(engine) for engine in engines}
-    return Calibration(document, fitting.residuals(), fitting.left_out(), fitting.key, None if key else NODE)
+    return Calibration(document, fitting.residuals, fitting.left_out(), fitting.key, None if key else NODE)
 
 
 class _Fitting:
@@ -98,6 +99,7 @@ class _Fitting:
             f"steps under {name} are judged but not written: the catalog has no such engine" for name in unknown
         )
 
+    @cached_property
     def residuals(self) -> tuple[Residual, ...]:
         kernels = [kernel_residual(group, self.catalog) for group in self.groups]
         kernels.sort(key=lambda residual: (residual.what, residual.by, residual.shape))
@@ -112,7 +114,7 @@ class _Fitting:
         rows = [row for row in self.steps if row.engine == engine]
         host = self._host_time(rows)
         measured = Measured(
-            kernels=tuple(self.tables), whole_steps=self._whole_steps(rows), residuals=self.residuals(),
+            kernels=tuple(self.tables), whole_steps=self._whole_steps(rows), residuals=self.residuals,
             environment=self.files[0].header.environment,
         )  # fmt: skip
         values = {**self.values, **kept, **links, **host}
@@ -157,18 +159,19 @@ class _Fitting:
                 fitted = fit_steps(group)
             except ValueError as error:
                 raise ScenarioError.one(f"steps of {name} under {engine}: {error}", path=self.files[0].path) from error
-            found.append(MeasuredSteps(model=name, kv_format=self._kv_format(engine, name), coefficients=fitted))
+            weights, kv_format = self._formats(self.models.get((engine, name)))
+            found.append(MeasuredSteps(model=name, weights=weights, kv_format=kv_format, coefficients=fitted))
         return tuple(found)
 
-    def _kv_format(self, engine: str, name: str) -> str:
-        model = self.models.get((engine, name))
-        return BF16 if model is None else _format(model.engine_args.get("kv_dtype"), self.catalog.kv_formats)
+    def _formats(self, model: Model | None) -> tuple[str, str]:
+        """The catalog's names of the formats that an engine kept weights and KV in; 16 bits where it does not say."""
+        arguments = {} if model is None else model.engine_args
+        weights = _format(arguments.get("weights_dtype"), self.catalog.weight_formats)
+        return weights, _format(arguments.get("kv_dtype"), self.catalog.kv_formats)
 
     def _calibrated(self, spec: ModelSpec, model: Model | None = None) -> StepTimeModel:
         """Step times by kernels, and by what layers take beside them once that is known."""
-        arguments = {} if model is None else model.engine_args
-        weights = _format(arguments.get("weights_dtype"), self.catalog.weight_formats)
-        kv_format = _format(arguments.get("kv_dtype"), self.catalog.kv_formats)
+        weights, kv_format = self._formats(model)
         measured = Measured(kernels=tuple(self.tables))
         efficiency = Efficiency(device=self.key, engine=DEFAULT_ENGINE, measured=measured, **self.values)
         return Calibrated(

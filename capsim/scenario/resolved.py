@@ -85,8 +85,9 @@ class Resolved:
         if measured is None:
             return Roofline(*what)
         if self.layout.devices == 1 and self.efficiency.device == self.node.device:
+            these = (self.model.name, self.weights.name, self.kv_format.name)
             for steps in measured.whole_steps:
-                if (steps.model, steps.kv_format) == (self.model.name, self.kv_format.name):
+                if (steps.model, steps.weights, steps.kv_format) == these:
                     return WholeStep(self.model, carried_over(steps.coefficients, self.measured_on, self.device))
         return Calibrated(*what, self.measured_on) if measured.kernels else Roofline(*what)
 
