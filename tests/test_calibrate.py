@@ -232,8 +232,10 @@ def test_the_fixed_time_of_a_layer_is_what_it_takes_beside_its_kernels(tmp_path)
         "kind": "kernel", "op": "layer", "backend": "cpu", "kernel": "torch", "shape": shape, "iqr_s": 0, "runs": 9,
         "median_s": kernels_s + 2e-4, "bytes": 1, "flops": 1,
     }  # fmt: skip
-    again = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), [layer])]).document
-    assert again["calibrations"]["cpu-test/vllm"]["layer_s"] == pytest.approx(2e-4, rel=0.05)
+    again = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), [layer])])
+    assert again.document["calibrations"]["cpu-test/vllm"]["layer_s"] == pytest.approx(2e-4, rel=0.05)
+    judged = again.residuals[-1]
+    assert (judged.what, judged.table.bias) == ("layer", pytest.approx(-2e-4 / layer["median_s"], rel=0.05))
 
 
 def test_steps_of_an_engine_that_the_catalog_lacks_are_judged_but_not_written(tmp_path):

@@ -9,8 +9,8 @@ from typing import Any
 
 from capsim.calibrate.coefficients import fractions, kv_costs, link
 from capsim.calibrate.device import key_of, known_device, measured_device
-from capsim.calibrate.overhead import layer_overhead_s, step_overhead_s
-from capsim.calibrate.residuals import kernel_residual, step_residual
+from capsim.calibrate.overhead import layer_overheads, step_overhead_s
+from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import fit_steps
 from capsim.calibrate.tables import fastest, grouped, table_of
 from capsim.catalog import Catalog, load_catalog
@@ -84,7 +84,10 @@ class _Fitting:
         reached = fractions(self.tables, device)
         self.values: dict[str, Any] = {**NO_TIMES, **reached, **kv_costs(self.tables, device, reached)}
         layers = [row for file in files for row in file.kernels if row.op == "layer"]
-        self.values["layer_s"] = layer_overhead_s(layers, self._calibrated) or 0.0
+        self.layers_by_kernels: list[Residual] = []
+        if layers and self.tables:  # judged before their own fixed times are fitted
+            self.layers_by_kernels = [layer_residual(layers, self._calibrated)]
+            self.values |= layer_overheads(layers, self._calibrated)
 
     def engines(self) -> list[str]:
         """Engines whose steps were measured, the most measured first; else the one that usually runs on the device."""
@@ -104,7 +107,7 @@ class _Fitting:
         kernels = [kernel_residual(group, self.catalog) for group in self.groups]
         kernels.sort(key=lambda residual: (residual.what, residual.by, residual.shape))
         steps = [step_residual(rows, self._from_kernels(*key)) for key, rows in self._step_groups(self.steps)]
-        return (*kernels, *steps)
+        return (*kernels, *self.layers_by_kernels, *steps)
 
     def entry(self, engine: str) -> dict[str, Any]:
         """The calibration of the device under one engine, with its provenance."""

@@ -13,14 +13,19 @@ Steps = Callable[[ModelSpec], StepTimeModel]
 """The step-time model of a model, with the fixed times found so far."""
 
 
-def layer_overhead_s(rows: Sequence[Kernel], steps: Steps) -> float | None:
-    """Median of what whole layers take beside their kernels; None where no layer was measured."""
-    left = []
+def layer_overheads(rows: Sequence[Kernel], steps: Steps) -> dict[str, float]:
+    """Medians of what whole layers take beside their kernels, and of what layers with experts take more than that."""
+    left: dict[bool, list[float]] = {False: [], True: []}
     for row in rows:
-        if row.op == "layer":
-            model = _one_layer(row)
-            left.append(row.median_s - steps(model).step_time(_batch_of_layer(row)).total_s)
-    return max(0.0, float(np.median(left))) if left else None
+        left[row.size("experts") > 0].append(row.median_s - layer_s(row, steps))
+    dense, experts = (max(0.0, float(np.median(found))) if found else None for found in left.values())
+    every = dense if dense is not None else experts or 0.0
+    return {"layer_s": every, "expert_layer_s": max(0.0, (experts or 0.0) - every)}
+
+
+def layer_s(row: Kernel, steps: Steps) -> float:
+    """Seconds of a layer by its kernels, and by the fixed times found so far."""
+    return steps(_one_layer(row)).step_time(_batch_of_layer(row)).total_s
 
 
 def step_overhead_s(rows: Sequence[Step], model: StepTimeModel) -> tuple[float, float]:
@@ -48,9 +53,11 @@ def batch_of(row: Step) -> Batch:
 
 
 def _batch_of_layer(row: Kernel) -> Batch:
-    sequences, context, new = int(row.size("sequences")), row.size("context_tokens"), int(row.size("new_tokens"))
-    prefill = (PrefillChunk(new, 0 if sequences else int(context)),) if new else ()
-    return Batch(sequences, (sequences * context,), prefill)
+    """Every sequence computes ``new_tokens`` behind its context; a single one is a decode step, which reads it too."""
+    sequences, context, new = (int(row.size(key)) for key in ("sequences", "context_tokens", "new_tokens"))
+    if new <= 1:
+        return Batch(sequences, (sequences * float(context + new),))
+    return Batch(0, (0.0,), (PrefillChunk(new, context),) * sequences)
 
 
 def _one_layer(row: Kernel) -> ModelSpec:

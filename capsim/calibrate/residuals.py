@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capsim.calibrate.overhead import batch_of, step_overhead_s
+from capsim.calibrate.overhead import Steps, batch_of, layer_s, step_overhead_s
 from capsim.calibrate.steps import COEFFICIENTS, fit_steps, predict_steps
 from capsim.calibrate.tables import routing_factor, table_of
 from capsim.catalog import Catalog
@@ -34,6 +34,15 @@ def kernel_residual(rows: Sequence[Kernel], catalog: Catalog) -> Residual:
     return Residual(
         what=rows[0].op, by=rows[0].kernel, shape=label(rows[0]), points=len(rows), held_out=len(held),
         table=table, fit=fit,
+    )  # fmt: skip
+
+
+def layer_residual(rows: Sequence[Kernel], steps: Steps) -> Residual:
+    """Of whole layers: their kernels' times, as carried over to their shapes, against what the layers took."""
+    predicted, measured = np.array([layer_s(row, steps) for row in rows]), np.array([row.median_s for row in rows])
+    return Residual(
+        what="layer", by=rows[0].kernel, shape="from kernels", points=len(rows), held_out=len(rows),
+        table=_error(predicted, measured),
     )  # fmt: skip
 
 
