@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from capsim.hardware import Seconds
+from capsim.measured import Measured
 
 
 class Efficiency(BaseModel):
@@ -35,6 +36,9 @@ class Efficiency(BaseModel):
         Per KV format, time to quantise and store one KV head of one token of one layer.
     expert_imbalance
         Load of the heaviest expert-parallel rank over the mean, by number of ranks.
+    measured
+        Kernels and whole steps measured there. They stand in place of the roofline where there are any; the fixed
+        times are then what a step takes beside its kernels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -52,3 +56,4 @@ class Efficiency(BaseModel):
     kv_extra_s: dict[str, Seconds] = Field(default_factory=dict)
     kv_write_s: dict[str, Seconds] = Field(default_factory=dict)
     expert_imbalance: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
+    measured: Measured | None = None

@@ -20,6 +20,7 @@ from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, Policy
 from capsim.stats import t_interval
+from capsim.steptime.calibrated import Calibrated
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed, Workload
 
@@ -49,6 +50,7 @@ class Replication:
     growth: tuple[float, float, float]
     sessions: dict[str, dict[str, float]] | None
     turns: dict[str, dict[str, Any]] | None
+    reach: tuple[dict[int, float], int]
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def measure(resolved: Resolved, records: Records) -> Replication:
         (0.0, 0.0, 0.0) if closed else requests.backlog_growth(table),
         _sessions(resolved.workload, records, measured, flow, use["in_flight"]),
         sessions.by_turn(measured, good) if resolved.workload.in_sessions else None,
+        (done.contexts, done.most_tokens),
     )  # fmt: skip
 
 
@@ -308,7 +311,7 @@ def _latency(replications: list[Replication], latency: str, *, withhold: bool) -
 def _warnings(
     resolved: Resolved, replications: list[Replication], is_saturated: bool, growth: float, interrupted: bool
 ) -> list[str]:
-    notes = list(resolved.warnings)
+    notes = [*resolved.warnings, *_beyond_measured(resolved, replications)]
     if is_saturated:
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
     reasons = sum((Counter(r.rejected) for r in replications), Counter())
@@ -320,6 +323,18 @@ def _warnings(
     if resolved.price is None:
         notes.append(f"price unknown: the catalog has none for {resolved.scenario.node}")
     return notes
+
+
+def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> list[str]:
+    """What of a run lies outside the sizes that its step times were measured at."""
+    steps = resolved.step_time_model()
+    if not isinstance(steps, Calibrated):
+        return []
+    contexts: dict[int, float] = {}
+    for replication in replications:
+        for sequences, context in replication.reach[0].items():
+            contexts[sequences] = max(context, contexts.get(sequences, 0.0))
+    return steps.beyond(contexts, max(replication.reach[1] for replication in replications))
 
 
 def _run_id(lock: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ class Device(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
-    kind: Literal["gpu", "mac", "npu"]
+    kind: Literal["gpu", "mac", "npu", "cpu"]
     memory_bytes: Bytes
     usable_fraction: float = Field(1.0, gt=0, le=1)
     memory_bytes_per_s: BytesPerSecond

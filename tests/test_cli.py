@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,8 +140,8 @@ def test_other_formats(capsim, scenario, format_):
         ("workload.trace=gone.csv", 2, "a trace brings its own lengths"),
         ("workload={trace: gone.csv}", 2, "trace file not found"),
         ("workload={trace: small.yaml}", 2, "fit no known trace schema"),
-        ("calibration=gone.yaml", 2, "gone.yaml calibration: file not found"),
-        ("calibration=small.yaml", 2, "one entry of calibrations"),
+        ("calibration=gone.yaml", 2, "gone.yaml: file not found"),
+        ("calibration=small.yaml", 2, "small.yaml:1 name: unknown kind 'name'"),
         ("slo=5", 2, "slo: expected keys and values (got 5)"),
         ("nodes=1.5", 2, "valid integer"),
         ("slo.ttft_s=.inf", 2, "finite"),
@@ -173,7 +174,8 @@ def test_a_malformed_trace_is_refused_with_its_line(capsim, scenario, tmp_path):
 def test_a_calibration_file_replaces_the_catalogs_step_time(capsim, scenario, tmp_path):
     shown = capsim("catalog", "show", "calibrations", "h100-sxm/vllm").stdout
     slower = tmp_path / "mine.yaml"
-    slower.write_text(shown.replace("memory_fraction: 0.895", "memory_fraction: 0.4475"))
+    entry = shown.replace("memory_fraction: 0.895", "memory_fraction: 0.4475")
+    slower.write_text("calibrations:\n" + textwrap.indent(entry, "  "))
     settings = ("--replications", 1, "--format", "json")
     before, after = (
         json.loads(capsim("run", scenario, *settings, *more).stdout)

@@ -25,6 +25,9 @@ ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; repeatable.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random stream.")]
 Replications = Annotated[int | None, typer.Option(min=1, help="Independent replications.")]
+Calibration = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Rest step times on this file of capsim calibrate.")
+]
 Duration = Annotated[str | None, typer.Option(metavar="TIME", help="Let requests arrive for this long, such as 10min.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the run directory here.")]
 OutputFormat = Annotated[Format, typer.Option("--format", help="How to print the result.")]
@@ -38,6 +41,7 @@ def run(
     seed: Seed = None,
     replications: Replications = None,
     duration: Duration = None,
+    calibration: Calibration = None,
     out: Out = None,
     format_: OutputFormat = Format.table,
     assert_slo: Annotated[bool, typer.Option("--assert-slo", help="Exit with 4 if the SLO is missed.")] = False,
@@ -52,7 +56,7 @@ def run(
 
     if out is not None:
         store.check_target(out)
-    resolved = _resolved(scenario, set_, seed, replications, duration)
+    resolved = _resolved(scenario, set_, seed, replications, duration, calibration)
     if assert_slo and resolved.scenario.slo is None:
         raise ScenarioError.one("--assert-slo needs a slo in the scenario", path=scenario, key="slo")
     with _progress("simulating", quiet or no_progress) as tell:
@@ -74,6 +78,7 @@ def plan(
     set_: Set = None,
     seed: Seed = None,
     replications: Replications = None,
+    calibration: Calibration = None,
     out: Out = None,
     format_: OutputFormat = Format.table,
     quiet: Quiet = False,
@@ -86,7 +91,7 @@ def plan(
 
     if out is not None:
         store.check_target(out)
-    resolved = _resolved(scenario, set_, seed, replications, None)
+    resolved = _resolved(scenario, set_, seed, replications, None, calibration)
     with _progress("searching", quiet or no_progress) as tell:
         document, at_limit = plan_capacity(
             resolved,
@@ -177,11 +182,18 @@ def _known_kind(kind: str) -> str:
 
 
 def _resolved(
-    path: Path, set_: list[str] | None, seed: int | None, replications: int | None, duration: str | None
+    path: Path,
+    set_: list[str] | None,
+    seed: int | None,
+    replications: int | None,
+    duration: str | None,
+    calibration: Path | None,
 ) -> "Resolved":
     from capsim.scenario import resolve
 
-    options = {"seed": seed, "replications": replications, "workload.duration_s": duration}
+    options = {
+        "seed": seed, "replications": replications, "workload.duration_s": duration, "calibration": calibration,
+    }  # fmt: skip
     return resolve(path, [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)])
 
 

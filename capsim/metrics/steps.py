@@ -12,7 +12,7 @@ from capsim.metrics.sample import BATCHES, RESOLUTION, Pool, Sample
 COMPONENTS = ("attention_s", "experts_s", "dense_s", "collectives_s", "overhead_s")
 COLUMNS = (
     "node", "rank", "start_s", "duration_s", "growth_s", "steps", "decode_sequences", "kv_blocks", "kv_blocks_end",
-    "running", "waiting", *COMPONENTS, "late_gaps_s", "late_gaps",
+    "prefill_tokens", "context_tokens", "running", "waiting", *COMPONENTS, "late_gaps_s", "late_gaps",
 )  # fmt: skip
 
 
@@ -22,7 +22,8 @@ class Steps:
 
     ``itl`` holds the gaps of consecutive parts of the table, ``BATCHES`` in all; ``busy`` the seconds in which a step
     ran, weighted by sequences and by blocks; ``levels`` of each segment its start, duration and blocks, where the
-    peaks of several replicas add up.
+    peaks of several replicas add up. How far steps went: ``contexts`` has, by the number of sequences that decode
+    alone, the longest mean context, ``most_tokens`` is of one step.
     """
 
     steps: int = 0
@@ -36,6 +37,8 @@ class Steps:
     components_s: np.ndarray = field(default_factory=lambda: np.zeros(len(COMPONENTS)))
     most: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("kv_blocks_end", "running", "waiting"), 0.0))
     levels: list[np.ndarray] = field(default_factory=list)
+    contexts: dict[int, float] = field(default_factory=dict)
+    most_tokens: int = 0
     ends: dict[Any, float] = field(default_factory=dict)
 
 
@@ -55,6 +58,7 @@ def read(parts: Iterable[pd.DataFrame], rows: int, start_s: float, end_s: float,
         steps.gaps_s += float(counts @ seconds)
         _check_order(steps, part)
         _add_use(steps, part, share, replicas)
+        _add_reach(steps, part)
         before += len(part)
     return steps
 
@@ -121,6 +125,16 @@ def _add_use(steps: Steps, part: pd.DataFrame, share: np.ndarray, replicas: int)
         steps.most[name] = max(steps.most[name], float(part[name].max() if len(part) else 0))
     if replicas > 1:
         steps.levels.append(part[["start_s", "duration_s", "kv_blocks_end"]].to_numpy(float))
+
+
+def _add_reach(steps: Steps, part: pd.DataFrame) -> None:
+    decoding, prefill = (part[name].to_numpy(int) for name in ("decode_sequences", "prefill_tokens"))
+    steps.most_tokens = max(steps.most_tokens, int((decoding + prefill).max(initial=0)))
+    alone = (prefill == 0) & (decoding > 0)
+    longest = np.zeros(1 + int(decoding.max(initial=0)))
+    np.maximum.at(longest, decoding[alone], part["context_tokens"].to_numpy(float)[alone] / decoding[alone])
+    for sequences in np.flatnonzero(longest).tolist():
+        steps.contexts[sequences] = max(steps.contexts.get(sequences, 0.0), float(longest[sequences]))
 
 
 def node_use(steps: Steps, replicas: int, blocks: int, length_s: float) -> dict[str, float]:

@@ -12,12 +12,13 @@ NAMES = {
     "model": "models", "weights": "weight_formats", "kv_format": "kv_formats", "node": "nodes", "engine": "engines",
     "price": "prices",
 }  # fmt: skip
+FILES = ("catalog", "calibration")
 
 
 def catalog_of(source: Source) -> tuple[Catalog, list[Problem]]:
     """The catalog that a scenario's names are looked up in, and every name or file that is wrong."""
     try:
-        catalog = load_catalog([source.file(path, "catalog") for path in _files(source)])
+        catalog = load_catalog([source.file(path, key) for key in FILES for path in _files(source, key)])
         names = set(NAMES)
         problems = []
     except ScenarioError as error:  # a name that is not found may be one of theirs
@@ -35,9 +36,9 @@ def is_config(model: object) -> bool:
     return isinstance(model, str) and model.endswith(".json")
 
 
-def _files(source: Source) -> list[str]:
-    """What the key ``catalog`` lists; anything but paths is left to the schema."""
-    given = source.values.get("catalog")
+def _files(source: Source, key: str) -> list[str]:
+    """What a key lists; anything but paths is left to the schema."""
+    given = source.values.get(key)
     return [path for path in (given if isinstance(given, list) else [given]) if isinstance(path, str)]
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from capsim.catalog import Catalog, Fact, load_entry
-from capsim.efficiency import Efficiency
+from capsim.catalog import Catalog, Fact
 from capsim.engine_spec import EngineSpec
 from capsim.errors import Infeasible, Problem, ScenarioError
 from capsim.hardware import Node
@@ -17,12 +16,13 @@ from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
 from capsim.parallelism import Parallelism, divides
 from capsim.prices import Price
+from capsim.scenario.calibration import graded, key_of
 from capsim.scenario.own_facts import catalog_of
 from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
 from capsim.scenario.resolved import Resolved
 from capsim.scenario.spec import Scenario
 from capsim.source import Source, load, override, validate
-from capsim.workload.traces import PATHS, Trace, read_trace
+from capsim.workload.traces import Trace, read_trace
 
 
 def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
@@ -88,10 +88,13 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     engine = find.get("engines", scenario.engine or node.engine, "engine")
     price = _price(scenario, node, find)
     api_tier = None if scenario.api_tier is None else find.get("api_tiers", scenario.api_tier, "api_tier")
-    efficiency = _efficiency(scenario, node, find)
+    step_time = key_of(find.catalog, find.source, scenario, node, find.complain)
     _check_engine(scenario, engine, scenario.engine or node.engine, kv_format, find)
     find.check()
-    assert efficiency is not None
+    assert step_time is not None
+    efficiency = find.get("calibrations", step_time, "step_time")
+    if scenario.calibration is not None:
+        find.basis["step_time"] = (scenario.calibration.name, find.basis["step_time"][1])
     device = find.get("devices", node.device, "device")
     if kv_format.arithmetic is not None and not device.computes_in(kv_format.arithmetic):
         missing = f"{device.name} does not compute in {kv_format.arithmetic}, which {kv_format.name} KV needs"
@@ -106,9 +109,12 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
             model, weights, kv_format, device, engine, layout,
             activation_bytes=scenario.memory.activation_bytes, kv_capacity_tokens=scenario.kv_capacity_tokens,
         )  # fmt: skip
-        return Resolved(
-            scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
-            layout, budget, dict(find.basis), () if trace is None else trace.warnings, api_tier,
+        warnings = () if trace is None else trace.warnings
+        return graded(
+            Resolved(
+                scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
+                layout, budget, dict(find.basis), find.catalog.devices[efficiency.device], warnings, api_tier,
+            )
         )  # fmt: skip
 
     if scenario.parallelism is None:
@@ -163,38 +169,6 @@ def _price(scenario: Scenario, node: Node, find: _Lookup) -> Price | None:
     if price is not None and price.node != scenario.node:
         find.complain(f"'{asked.catalog}' is a price of {price.node}, not of {scenario.node}", "price")
     return price
-
-
-def _efficiency(scenario: Scenario, node: Node, find: _Lookup) -> Efficiency | None:
-    """The calibration file's coefficients, else the catalog's for this device and engine."""
-    engine = scenario.engine or node.engine
-    if scenario.calibration is not None:
-        path = find.source.file(scenario.calibration, "calibration")
-        if not path.is_file():
-            find.problems.append(Problem("file not found", path, key="calibration", hint=PATHS))
-            return None
-        spec, provenance = load_entry(path, "calibrations")
-        if (spec.device, spec.engine) != (node.device, engine):
-            find.complain(f"{path.name} is for {spec.device}/{spec.engine}, not {node.device}/{engine}", "calibration")
-        find.basis["step_time"] = (path.name, provenance)
-        return spec
-    key = f"{node.device}/{engine}"
-    if key in find.catalog.calibrations:
-        return find.get("calibrations", key, "step_time")
-    return _borrowed_efficiency(node, engine, find)
-
-
-def _borrowed_efficiency(node: Node, engine: str, find: _Lookup) -> Efficiency | None:
-    """What the device reaches under another engine, as an assumption."""
-    other = next((key for key, e in find.catalog.calibrations.items() if e.device == node.device), None)
-    if other is None:
-        find.complain(f"no calibration of {node.device} under any engine", "node", hint="give one with calibration:")
-        return None
-    efficiency = find.get("calibrations", other, "step_time")
-    fact = find.basis["step_time"][1]
-    source = f"as under another engine: {fact.source}"
-    find.basis["step_time"] = (other, Fact(basis="assumed", source=source, as_of=fact.as_of))
-    return efficiency
 
 
 def _check_engine(scenario: Scenario, engine: EngineSpec, key: str, kv_format: KVFormat, find: _Lookup) -> None:

@@ -17,7 +17,10 @@ from capsim.memory import BlockRule, MemoryBudget, block_rule
 from capsim.parallelism import Parallelism
 from capsim.prices import Price
 from capsim.scenario.spec import Scenario
+from capsim.steptime import StepTimeModel
+from capsim.steptime.calibrated import Calibrated
 from capsim.steptime.roofline import Roofline
+from capsim.steptime.whole_step import WholeStep, carried_over
 from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
 from capsim.workload.spec import Workload
 from capsim.workload.traces import Trace
@@ -28,7 +31,8 @@ class Resolved:
     """A scenario ready to run.
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
-    behind it; ``warnings`` are what a reader of the result should know; ``api_tier`` is a hosted model to compare with.
+    behind it; ``warnings`` are what a reader of the result should know; ``measured_on`` is the device that
+    ``efficiency`` is of, ``api_tier`` a hosted model to compare with.
     """
 
     scenario: Scenario
@@ -45,6 +49,7 @@ class Resolved:
     layout: Parallelism
     memory: MemoryBudget
     basis: dict[str, tuple[str, Fact]]
+    measured_on: Device
     warnings: tuple[str, ...] = ()
     api_tier: ApiTier | None = None
 
@@ -66,8 +71,27 @@ class Resolved:
         """KV tokens of the whole fleet."""
         return self.memory.capacity_tokens * self.layout.dp * self.scenario.nodes
 
-    def step_time_model(self) -> Roofline:
-        return Roofline(self.model, self.weights, self.kv_format, self.device, self.layout, self.efficiency)
+    @property
+    def engine_key(self) -> str:
+        return self.scenario.engine or self.node.engine
+
+    def step_time_model(self) -> StepTimeModel:
+        """One for all replications: it remembers what it has looked up."""
+        return self._step_time_model
+
+    @cached_property
+    def _step_time_model(self) -> StepTimeModel:
+        """Whole steps where this model's were measured as it is laid out here, else kernels, else the roofline."""
+        measured = self.efficiency.measured
+        what = (self.model, self.weights, self.kv_format, self.device, self.layout, self.efficiency)
+        if measured is None:
+            return Roofline(*what)
+        if self.layout.devices == 1 and self.efficiency.device == self.node.device:
+            these = (self.model.name, self.weights.name, self.kv_format.name)
+            for steps in measured.whole_steps:
+                if (steps.model, steps.weights, steps.kv_format) == these:
+                    return WholeStep(self.model, carried_over(steps.coefficients, self.measured_on, self.device))
+        return Calibrated(*what, self.measured_on) if measured.kernels else Roofline(*what)
 
     @cached_property
     def block_rule(self) -> BlockRule:

@@ -69,7 +69,7 @@ class Roofline:
         dense = self._dense_token_s * tokens + self._head_s * (decoding + finishing)
         expert_memory, expert_compute = self._experts(tokens, routed) if self._has_experts else (0.0, 0.0)
         link = self._link_s + self._link_token_s * tokens
-        bound = _largest(memory + self._dense_read_s + expert_memory, compute + dense + expert_compute, link, overhead)
+        bound = largest(memory + self._dense_read_s + expert_memory, compute + dense + expert_compute, link, overhead)
         experts = expert_memory + expert_compute
         return StepTime(memory + compute, experts, self._dense_read_s + dense, link, overhead, bound)
 
@@ -142,11 +142,15 @@ class Roofline:
 
     def _experts(self, tokens: int, routed: int | None) -> tuple[float, float]:
         """The distinct experts touched are read once; the heaviest rank sets the time."""
-        experts = self.model.experts
+        experts, routed = self.model.experts, self._routed(tokens, routed)
         assert experts is not None
-        if routed is None:
-            routed = tokens * (self.layout.dp if self.layout.expert else 1)
         return experts.touched(routed) * self._expert_read_s, routed * self._expert_token_s
+
+    def _routed(self, tokens: int, routed: int | None) -> int:
+        """Tokens that the experts see; by default the other replicas that share them are taken as like this one."""
+        if routed is not None:
+            return routed
+        return tokens * (self.layout.dp if self.layout.expert else 1)
 
     def _imbalance(self) -> float:
         """Heaviest expert-parallel rank over the mean, log-linear between the measured rank counts."""
@@ -157,7 +161,8 @@ class Roofline:
         return float(np.interp(math.log(self.layout.expert_ranks), np.log(ranks), values))
 
 
-def _largest(memory: float, compute: float, network: float, overhead: float) -> Bound:
+def largest(memory: float, compute: float, network: float, overhead: float) -> Bound:
+    """The resource that takes most seconds."""
     if memory >= compute and memory >= network and memory >= overhead:
         return "memory"
     if compute >= network and compute >= overhead:

@@ -1,0 +1,105 @@
+"""How far fits and tables are off where they were not fitted: every other size is held out to judge."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from capsim.calibrate.overhead import Steps, batch_of, layer_s, step_overhead_s
+from capsim.calibrate.steps import COEFFICIENTS, fit_steps, predict_steps
+from capsim.calibrate.tables import routing_factor, table_of
+from capsim.catalog import Catalog
+from capsim.kernel_tables import AXES, KernelTable, Surface, work
+from capsim.measured import Error, Residual
+from capsim.measurements import Kernel, Step
+from capsim.steptime import StepTimeModel
+
+
+def kernel_residual(rows: Sequence[Kernel], catalog: Catalog) -> Residual:
+    """Of one kernel at one shape: table and sum-roofline of every other size against the sizes between them.
+
+    Ends are kept, so that both are judged inside their domain; with fewer than three sizes along a curve every other
+    curve is held out, and with fewer than three curves nothing is.
+    """
+    outer, inner = AXES[rows[0].op]
+    kept, held = _split(rows, inner)
+    if not held and outer is not None:
+        kept, held = _split(rows, outer)
+    table = fit = None
+    if held:
+        trained = table_of(kept, catalog)
+        measured = np.array([row.median_s for row in held])
+        table = _error(np.array([_by_table(trained, row) for row in held]), measured)
+        works = [work(row.op, {**trained.shape, **row.shape}) for row in held]
+        fit = _error(np.array([trained.fit.seconds(done) for done in works]), measured)
+    return Residual(
+        what=rows[0].op, by=rows[0].kernel, shape=label(rows[0]), points=len(rows), held_out=len(held),
+        table=table, fit=fit,
+    )  # fmt: skip
+
+
+def layer_residual(rows: Sequence[Kernel], steps: Steps) -> Residual:
+    """Of whole layers: their kernels' times, as carried over to their shapes, against what the layers took."""
+    predicted, measured = np.array([layer_s(row, steps) for row in rows]), np.array([row.median_s for row in rows])
+    return Residual(
+        what="layer", by=rows[0].kernel, shape="from kernels", points=len(rows), held_out=len(rows),
+        table=_error(predicted, measured),
+    )  # fmt: skip
+
+
+def step_residual(rows: Sequence[Step], kernels: StepTimeModel | None) -> Residual:
+    """Of whole steps, judged at every other episode, or every other step of one; fitted on the rest.
+
+    ``table`` are the errors of steps put together from kernels, with the host time of the steps that were kept, and
+    ``fit`` those of the fit to whole steps.
+    """
+    episodes = sorted({row.episode for row in rows})
+    odd = set(episodes[1::2])
+    held = [row for row in rows if row.episode in odd] if odd else list(rows[1::2])
+    kept = [row for row in rows if row.episode not in odd] if odd else list(rows[::2])
+    measured = np.array([row.step_s for row in held])
+    table = fit = None
+    if len(kept) < len(COEFFICIENTS):  # too few to be halved
+        held = []
+    else:
+        fit = _error(predict_steps(fit_steps(kept), held), measured)
+        table = None if kernels is None else _error(_put_together(kernels, kept, held), measured)
+    return Residual(
+        what="step", by=rows[0].engine, shape=rows[0].model, points=len(rows), held_out=len(held), table=table, fit=fit
+    )
+
+
+def _put_together(kernels: StepTimeModel, kept: Sequence[Step], held: Sequence[Step]) -> np.ndarray:
+    """Seconds of the steps held out: their kernels, and host time as the steps kept have it."""
+    step_s, sequence_s = step_overhead_s(kept, kernels)
+    return np.array(
+        [
+            kernels.step_time(batch_of(row)).total_s + step_s + sequence_s * (row.decode_sequences + row.prefills)
+            for row in held
+        ]
+    )
+
+
+def label(row: Kernel) -> str:
+    """A shape in few words."""
+    outer, inner = AXES[row.op]
+    hidden = {outer, inner, "active_experts", "skew"}
+    return " ".join(f"{value}" for key, value in row.shape.items() if key not in hidden)
+
+
+def _split(rows: Sequence[Kernel], axis: str) -> tuple[list[Kernel], list[Kernel]]:
+    """Rows kept and held out: every other size along an axis, but never its ends."""
+    held = set(sorted({row.size(axis) for row in rows})[1:-1:2])
+    return [row for row in rows if row.size(axis) not in held], [row for row in rows if row.size(axis) in held]
+
+
+def _by_table(table: KernelTable, row: Kernel) -> float:
+    outer, inner = AXES[row.op]
+    seconds = Surface(table).seconds(row.size(inner), 1.0 if outer is None else row.size(outer))
+    return seconds * routing_factor(row, table.shape, table.fit)
+
+
+def _error(predicted: np.ndarray, measured: np.ndarray) -> Error:
+    relative = predicted / measured - 1
+    return Error(
+        mape=float(np.abs(relative).mean()), largest=float(np.abs(relative).max()), bias=float(relative.mean())
+    )

@@ -1,0 +1,21 @@
+"""Fit of t0 + bytes / bandwidth + flops / rate to the points of one kernel."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import nnls
+
+from capsim.kernel_tables import SumRoofline, Work
+
+
+def fit_sum_roofline(works: Sequence[Work], seconds: Sequence[float]) -> SumRoofline:
+    """Non-negative least squares of relative errors: every point counts alike, whatever its size.
+
+    Where bytes and flops rise together only one of them gets a coefficient: the sum extends the points, it does not
+    tell what bounds them.
+    """
+    columns = np.array([[1.0, done.bytes, done.flops] for done in works])
+    scale = np.maximum(columns.max(axis=0), 1e-300)  # columns alike in size
+    weight = 1 / np.asarray(seconds)
+    fitted = nnls(columns / scale * weight[:, None], np.ones(len(seconds)))[0] / scale
+    return SumRoofline(call_s=float(fitted[0]), byte_s=float(fitted[1]), flop_s=float(fitted[2]))

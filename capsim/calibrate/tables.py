@@ -1,0 +1,131 @@
+"""Kernel tables from measured rows: one for each implementation and shape, monotone, with its sum-roofline."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from capsim.calibrate.sum_roofline import fit_sum_roofline
+from capsim.catalog import Catalog
+from capsim.kernel_tables import AXES, Curve, KernelTable, SumRoofline, work
+from capsim.kv_format import pair_bytes
+from capsim.measurements import Kernel
+
+ROUTING = ("active_experts", "skew")
+PLAIN_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0}
+Rows = list[Kernel]
+
+
+def grouped(rows: Iterable[Kernel]) -> list[Rows]:
+    """Rows that differ in sizes only, by operation, implementation and shape."""
+    groups: dict[tuple[Any, ...], Rows] = defaultdict(list)
+    for row in rows:
+        if row.op in AXES:
+            groups[row.op, row.backend, row.kernel, tuple(sorted(_fixed(row).items(), key=str))].append(row)
+    return list(groups.values())
+
+
+def table_of(rows: Sequence[Kernel], catalog: Catalog) -> KernelTable:
+    """The table of rows that differ in sizes only.
+
+    Times of experts are those under even routing: a row whose tokens touched more or fewer experts is set to what its
+    sum-roofline, fitted on the experts touched, gives for the expected number.
+    """
+    first = rows[0]
+    outer, inner = AXES[first.op]
+    shape = shape_of(rows, catalog)
+    fit = fit_sum_roofline([work(first.op, {**shape, **row.shape}) for row in rows], [row.median_s for row in rows])
+    points: dict[float, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        even_s = row.median_s / routing_factor(row, shape, fit)
+        points[1.0 if outer is None else row.size(outer)][row.size(inner)].append(even_s)
+    curves = [_curve(at, {size: median(found) for size, found in sizes.items()}) for at, sizes in points.items()]
+    return KernelTable(
+        op=first.op, kernel=first.kernel, shape=shape, fit=fit, curves=tuple(sorted(curves, key=lambda c: c.at))
+    )
+
+
+def shape_of(rows: Sequence[Kernel], catalog: Catalog) -> dict[str, float | str]:
+    """What the rows' shapes share, and the bytes of their formats."""
+    first = rows[0]
+    shape = _fixed(first)
+    if first.op == "prefill_attention":
+        return shape
+    if "kv_format" in shape:
+        shape["pair_bytes"] = _pair_bytes(rows, catalog)
+    if "weight_format" in shape:
+        shape["weight_bytes"] = _weight_bytes(rows, catalog)
+    return shape
+
+
+def routing_factor(row: Kernel, shape: dict[str, float | str], fit: SumRoofline) -> float:
+    """How much longer than under even routing the experts that a row touched take."""
+    if row.op != "experts":
+        return 1.0
+    even = {key: value for key, value in row.shape.items() if key not in ROUTING}
+    return fit.seconds(work(row.op, {**shape, **row.shape})) / fit.seconds(work(row.op, {**shape, **even}))
+
+
+def fastest(tables: Iterable[KernelTable]) -> list[KernelTable]:
+    """Of several implementations of the same operation and shape the one that is faster where all were measured."""
+    rivals: dict[tuple[Any, ...], list[KernelTable]] = defaultdict(list)
+    for table in tables:
+        rivals[table.op, tuple(sorted(table.shape.items(), key=str))].append(table)
+    return [min(group, key=lambda table: _mean_log_s(table, group)) for group in rivals.values()]
+
+
+def _mean_log_s(table: KernelTable, group: list[KernelTable]) -> tuple[bool, float]:
+    """Mean logarithm of the seconds at the points that all of the group have; those without such a point come last."""
+    own = _points(table)
+    shared = set.intersection(*(set(_points(one)) for one in group))
+    return not shared, float(np.mean([np.log(own[point]) for point in shared or own]))
+
+
+def _points(table: KernelTable) -> dict[tuple[float, float], float]:
+    return {(c.at, size): t for c in table.curves for size, t in zip(c.sizes, c.seconds, strict=True)}
+
+
+def _curve(at: float, points: dict[float, float]) -> Curve:
+    """Rising times through the points, nearest to them in relative terms: more work never takes less."""
+    sizes = sorted(points)
+    rising = np.exp(isotonic_regression(np.log([points[size] for size in sizes])).x)
+    return Curve(at=at, sizes=tuple(sizes), seconds=tuple(float(t) for t in rising))
+
+
+def _fixed(row: Kernel) -> dict[str, float | str]:
+    """The shape without its sizes and without how its tokens were routed."""
+    left_out = {*AXES[row.op], *ROUTING}
+    return {key: value for key, value in row.shape.items() if key not in left_out and value is not None}
+
+
+def _pair_bytes(rows: Sequence[Kernel], catalog: Catalog) -> float:
+    """Of a format of the catalog by its definition, of another by the bytes that the kernel says it must move."""
+    first = rows[0]
+    known = catalog.kv_formats.get(str(first.shape["kv_format"]))
+    if first.op == "mla_decode":
+        elements = first.size("latent_dim") + first.size("rope_dim")
+        if known is not None:
+            return elements * known.key_bits / 8 + known.key_overhead_bytes
+        return median(row.bytes / (row.size("sequences") * row.size("context_tokens")) for row in rows)
+    if known is not None:
+        return pair_bytes(known, int(first.size("head_dim")))
+    if first.op == "kv_write":
+        return median(row.bytes / (row.size("tokens") * row.size("kv_heads")) for row in rows)
+    heads = first.size("kv_heads")
+    return median(row.bytes / (row.size("sequences") * row.size("context_tokens") * heads) for row in rows)
+
+
+def _weight_bytes(rows: Sequence[Kernel], catalog: Catalog) -> float:
+    """Of a format of the catalog by its definition, of another by what the smallest measured call must move."""
+    name = str(rows[0].shape["weight_format"])
+    if name in catalog.weight_formats:
+        known = catalog.weight_formats[name]
+        return known.dense_bytes if rows[0].op == "gemm" else known.experts_bytes
+    if name in PLAIN_BYTES:
+        return PLAIN_BYTES[name]
+    smallest = min(rows, key=lambda row: row.size("tokens"))
+    parameters = work(smallest.op, {**smallest.shape, "weight_bytes": 1.0}).bytes
+    return max(1 / 8, smallest.bytes / parameters)
