@@ -1,0 +1,21 @@
+"""The order in which a grid is measured: ends first, then middles, so that a run cut short still spans it."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+
+def coarse_to_fine(*axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The points of the product of `axes`, coarse ones first: a point is as fine as its finest coordinate."""
+    levels = [_levels(axis) for axis in axes]
+    yield from sorted(product(*axes), key=lambda point: max(map(dict.__getitem__, levels, point)))
+
+
+def _levels(axis: Sequence[int]) -> dict[int, int]:
+    """The level of each value: 0 for the two ends, 1 for the middle, 2 for the quarters and so on."""
+    level, spans = {axis[0]: 0, axis[-1]: 0}, [(0, len(axis) - 1)]
+    for first, last in spans:  # grows while it is read: breadth first
+        middle = (first + last) // 2
+        if middle not in (first, last):
+            level[axis[middle]] = 1 + max(level[axis[first]], level[axis[last]])
+            spans += [(first, middle), (middle, last)]
+    return level

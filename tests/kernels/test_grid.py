@@ -1,0 +1,18 @@
+"""The order of a grid: any prefix of it spans it."""
+
+from kernels_bench.grid import coarse_to_fine
+
+
+def test_ends_come_first_then_middles():
+    assert [size for (size,) in coarse_to_fine([1, 2, 4, 8, 16])] == [1, 16, 4, 2, 8]
+
+
+def test_a_product_is_as_fine_as_its_finest_coordinate():
+    points = list(coarse_to_fine([1, 2, 3], [10, 20, 30]))
+    assert sorted(points) == [(a, b) for a in (1, 2, 3) for b in (10, 20, 30)]
+    assert set(points[:4]) == {(1, 10), (1, 30), (3, 10), (3, 30)}
+
+
+def test_an_axis_of_one():
+    assert list(coarse_to_fine([7])) == [(7,)]
+    assert list(coarse_to_fine([7], [1, 2])) == [(7, 1), (7, 2)]
