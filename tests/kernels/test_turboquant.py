@@ -102,9 +102,9 @@ def test_four_bit_codes_lie_low_nibble_first_and_three_bit_ones_in_groups_of_24(
 @pytest.mark.parametrize(
     ("kv_format", "expected"),
     [
-        ("bf16", 512), ("fp8", 256), ("q8_0", 272), ("q4_0", 144), ("turboquant_k8v4", 196), ("turboquant_4bit_nc", 134),
-        ("turboquant_k3v4_nc", 118), ("turboquant_3bit_nc", 102), ("turboquant_4", 132), ("turboquant_3.5", 116),
-        ("turboquant_3", 100), ("turboquant_2.5", 84),
+        ("bf16", 512), ("fp8", 256), ("q8_0", 272), ("q4_0", 144),
+        ("turboquant_k8v4", 196), ("turboquant_4bit_nc", 134), ("turboquant_k3v4_nc", 118), ("turboquant_3bit_nc", 102),
+        ("turboquant_4", 132), ("turboquant_3.5", 116), ("turboquant_3", 100), ("turboquant_2.5", 84),
     ],
 )  # fmt: skip
 def test_slots_to_the_byte(kv_format, expected):

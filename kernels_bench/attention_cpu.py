@@ -1,0 +1,173 @@
+"""Paged attention on one CPU core: decode over packed pages, fused, and quantise-on-append (numba).
+
+The pool is uint8 [pages, kv_heads, PAGE_TOKENS, slot_bytes]: a head's slots of a page lie together. The tile of one
+page and head is unpacked into the L1 cache and used at once by all query heads of its group.
+"""
+
+from functools import cache
+
+import numpy as np
+from numba import njit
+
+from kernels_bench.kv_formats import KV_FORMATS
+from kernels_bench.numba_codecs import (
+    FAST,
+    codec,
+    exp,
+    float_of_bf16,
+    level_tables,
+    pack_vector,
+    rotate,
+    unpack_tile,
+    unrotate,
+)  # fmt: skip
+from kernels_bench.turboquant import rotation_signs
+
+PAGE_TOKENS = 16
+Array = np.ndarray
+
+_level_tables = cache(level_tables)
+_rotation_signs = cache(rotation_signs)
+
+
+def decode(queries: Array, pool: Array, pages: Array, contexts: Array, kv_format: str) -> Array:
+    """Attention of one new token a sequence over its packed context: float32 (sequences, q_heads, head_dim).
+
+    `queries` float32 (sequences, q_heads, head_dim); `pages` int32 (sequences, pages): the pool's pages that hold each
+    sequence, in order; `contexts` int32 (sequences,): its tokens.
+    """
+    head_dim = queries.shape[-1]
+    key, value = KV_FORMATS[kv_format]
+    out = np.empty_like(queries)
+    _decode(
+        queries, pool, pool.view(np.uint16), pages, contexts, codec(key), codec(value), key.nbytes(head_dim),
+        (key.rotated, value.rotated), _level_tables(head_dim)[2], _rotation_signs(head_dim), out,
+    )  # fmt: skip
+    return out
+
+
+def write(keys: Array, values: Array, pool: Array, slots: Array, kv_format: str) -> None:
+    """Pack new tokens' keys and values into the pool: bf16 as uint16 (tokens, kv_heads, head_dim) each.
+
+    `slots` int64 (tokens,): page × PAGE_TOKENS + place in the page.
+    """
+    head_dim = keys.shape[-1]
+    key, value = KV_FORMATS[kv_format]
+    levels, middles, _ = _level_tables(head_dim)
+    _write(
+        keys, values, pool, pool.view(np.uint16), slots, codec(key), codec(value), key.nbytes(head_dim),
+        _rotation_signs(head_dim), levels, middles,
+    )  # fmt: skip
+
+
+@njit(fastmath=FAST, cache=True)
+def _decode(  # type: ignore[no-untyped-def]
+    queries, pool, halves, pages, contexts, key, value, value_at, rotated, pairs, signs, out
+):
+    sequences, q_heads, head_dim = queries.shape
+    kv_heads = pool.shape[1]
+    group = q_heads // kv_heads
+    softmax_scale = np.float32(1 / np.sqrt(head_dim))
+    query, query_sum = np.empty((q_heads, head_dim), np.float32), np.empty(q_heads, np.float32)
+    top, total, shift = np.empty(q_heads, np.float32), np.empty(q_heads, np.float32), np.empty(q_heads, np.float32)
+    weights, spare = np.empty((group, PAGE_TOKENS), np.float32), np.empty(head_dim, np.float32)
+    tile = np.zeros((PAGE_TOKENS, head_dim), np.float32)
+    tile_pairs = tile.view(np.uint64)
+    scales, offsets = np.zeros(PAGE_TOKENS, np.float32), np.zeros(PAGE_TOKENS, np.float32)
+    for sequence in range(sequences):
+        for head in range(q_heads):
+            for i in range(head_dim):
+                query[head, i] = queries[sequence, head, i] * softmax_scale
+            if rotated[0]:
+                rotate(query[head], signs, spare)
+            query_sum[head] = query[head].sum()
+        accumulated, context = out[sequence], contexts[sequence]
+        top[:], total[:], shift[:], accumulated[:] = np.float32(-1e30), np.float32(0), np.float32(0), np.float32(0)
+        for index in range((context + PAGE_TOKENS - 1) // PAGE_TOKENS):
+            page, tokens = pages[sequence, index], min(PAGE_TOKENS, context - index * PAGE_TOKENS)
+            for kv_head in range(kv_heads):
+                heads = slice(kv_head * group, (kv_head + 1) * group)
+                slots, slot_halves = pool[page, kv_head, :tokens], halves[page, kv_head, :tokens]
+                keys, key_halves = slots[:, :value_at], slot_halves[:, : value_at // 2]
+                unpack_tile(key, keys, key_halves, pairs, tile, tile_pairs, scales, offsets)
+                _score(query[heads], query_sum[heads], tile, scales, offsets, weights)
+                _soften(weights, tokens, top[heads], total[heads], shift[heads], accumulated[heads])
+                unpack_tile(
+                    value,
+                    slots[:, value_at:],
+                    slot_halves[:, value_at // 2 :],
+                    pairs,
+                    tile,
+                    tile_pairs,
+                    scales,
+                    offsets,
+                )
+                _accumulate(weights, scales, offsets, tile, accumulated[heads], shift[heads])
+        for head in range(q_heads):
+            for i in range(head_dim):
+                accumulated[head, i] = (accumulated[head, i] + shift[head]) / total[head]
+            if rotated[1]:
+                unrotate(accumulated[head], signs, spare)
+
+
+@njit(fastmath=FAST, cache=True)
+def _score(query, query_sum, tile, scales, offsets, scores):  # type: ignore[no-untyped-def]
+    for head in range(len(query)):
+        for token in range(PAGE_TOKENS):
+            dot = np.float32(0)
+            for i in range(query.shape[1]):
+                dot += query[head, i] * tile[token, i]
+            scores[head, token] = dot * scales[token] + query_sum[head] * offsets[token]
+
+
+@njit(fastmath=FAST, cache=True)
+def _soften(weights, tokens, top, total, shift, accumulated):  # type: ignore[no-untyped-def]
+    """Scores to softmax weights against the running maxima; what was summed so far is scaled to the new ones."""
+    for head in range(len(weights)):
+        highest = top[head]
+        for token in range(tokens):
+            highest = max(highest, weights[head, token])
+        if highest > top[head]:
+            shrink = exp(top[head] - highest)
+            total[head] *= shrink
+            shift[head] *= shrink
+            for i in range(accumulated.shape[1]):
+                accumulated[head, i] *= shrink
+            top[head] = highest
+        for token in range(PAGE_TOKENS):
+            weight = exp(weights[head, token] - highest)
+            weights[head, token] = weight if token < tokens else np.float32(0)
+            total[head] += weights[head, token]
+
+
+@njit(fastmath=FAST, cache=True)
+def _accumulate(weights, scales, offsets, tile, accumulated, shift):  # type: ignore[no-untyped-def]
+    """Adds the weighted rows of the tile, four at a time, and to `shift` the offsets, which all coordinates share."""
+    for head in range(len(weights)):
+        for token in range(PAGE_TOKENS):
+            shift[head] += weights[head, token] * offsets[token]
+            weights[head, token] *= scales[token]
+        for token in range(0, PAGE_TOKENS, 4):
+            w0, w1, w2, w3 = (
+                weights[head, token], weights[head, token + 1], weights[head, token + 2], weights[head, token + 3],
+            )  # fmt: skip
+            for i in range(accumulated.shape[1]):
+                accumulated[head, i] += (
+                    w0 * tile[token, i] + w1 * tile[token + 1, i] + w2 * tile[token + 2, i] + w3 * tile[token + 3, i]
+                )
+
+
+@njit(fastmath=FAST, cache=True)
+def _write(keys, values, pool, halves, slots, key, value, value_at, signs, levels, middles):  # type: ignore[no-untyped-def]
+    tokens, kv_heads, head_dim = keys.shape
+    x, spare, codes = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32), np.empty(head_dim, np.uint8)
+    for token in range(tokens):
+        page, place = divmod(slots[token], PAGE_TOKENS)
+        for head in range(kv_heads):
+            slot, slot_halves = pool[page, head, place], halves[page, head, place]
+            for i in range(head_dim):
+                x[i] = float_of_bf16(keys[token, head, i])
+            pack_vector(key, x, signs, levels, middles, slot[:value_at], slot_halves[: value_at // 2], spare, codes)
+            for i in range(head_dim):
+                x[i] = float_of_bf16(values[token, head, i])
+            pack_vector(value, x, signs, levels, middles, slot[value_at:], slot_halves[value_at // 2 :], spare, codes)
