@@ -4,12 +4,15 @@ The pool is uint8 [pages, kv_heads, PAGE_TOKENS, slot_bytes]: a head's slots of 
 page and head is unpacked into the L1 cache and used at once by all query heads of its group.
 """
 
+from collections.abc import Callable
 from functools import cache
+from itertools import count
 
 import numpy as np
 from numba import njit
 
-from kernels_bench.kv_formats import KV_FORMATS
+from kernels_bench.attention import HEAD_DIM, KV_HEADS, Q_HEADS
+from kernels_bench.kv_formats import BF16, KV_FORMATS, VectorFormat, slot_bytes
 from kernels_bench.numba_codecs import (
     FAST,
     codec,
@@ -24,6 +27,7 @@ from kernels_bench.numba_codecs import (
 from kernels_bench.turboquant import rotation_signs
 
 PAGE_TOKENS = 16
+COLD_BYTES = 512 << 20  # many times the last-level cache
 Array = np.ndarray
 
 _level_tables = cache(level_tables)
@@ -58,6 +62,47 @@ def write(keys: Array, values: Array, pool: Array, slots: Array, kv_format: str)
         keys, values, pool, pool.view(np.uint16), slots, codec(key), codec(value), key.nbytes(head_dim),
         _rotation_signs(head_dim), levels, middles,
     )  # fmt: skip
+
+
+def prepare_decode(backend: str, kv_format: str, sequences: int, context_tokens: int) -> Callable[[], None]:
+    """A call a step: other pages of a pool far larger than the caches, in no order."""
+    pool, need = _cold_pool(kv_format), -(-context_tokens // PAGE_TOKENS)
+    order, calls = np.random.default_rng(0).permutation(len(pool)).astype(np.int32), count()
+    queries = np.random.default_rng(1).normal(size=(sequences, Q_HEADS, HEAD_DIM)).astype(np.float32)
+    contexts = np.full(sequences, context_tokens, np.int32)
+
+    def call() -> None:
+        places = next(calls) * sequences * need + np.arange(sequences * need)
+        decode(queries, pool, order[places % len(order)].reshape(sequences, need), contexts, kv_format)
+
+    return call
+
+
+def prepare_write(backend: str, kv_format: str, tokens: int) -> Callable[[], None]:
+    """A call appends tokens to slots that nothing has touched for long."""
+    pool = _cold_pool(kv_format)
+    order, calls = np.random.default_rng(0).permutation(len(pool) * PAGE_TOKENS), count()
+    normal = np.random.default_rng(1).normal(size=(2, tokens, KV_HEADS, HEAD_DIM)).astype(np.float32)
+    keys, values = VectorFormat(BF16).encode(normal, _rotation_signs(HEAD_DIM)).view(np.uint16)
+
+    def call() -> None:
+        places = next(calls) * tokens + np.arange(tokens)
+        write(keys, values, pool, order[places % len(order)], kv_format)
+
+    return call
+
+
+def _cold_pool(kv_format: str) -> Array:
+    """The arena as pages of a format; what lies in them is no matter, as long as it is finite and not denormal."""
+    page_bytes = KV_HEADS * PAGE_TOKENS * slot_bytes(kv_format, HEAD_DIM)
+    pages = COLD_BYTES // page_bytes
+    return _arena()[: pages * page_bytes].reshape(pages, KV_HEADS, PAGE_TOKENS, -1)
+
+
+@cache
+def _arena() -> Array:
+    """Bytes from 32 to 79: read as halves they are 2^-7 to 2^5, as bf16 2^-63 to 2^32, as codes anything."""
+    return np.resize(np.random.default_rng(0).integers(32, 80, 1 << 20, np.uint8), COLD_BYTES)
 
 
 @njit(fastmath=FAST, cache=True)

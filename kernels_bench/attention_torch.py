@@ -1,0 +1,38 @@
+"""Attention by torch's own kernel (scaled dot product) on the CPU, CUDA and Ascend (untested): bf16, contiguous."""
+
+from collections.abc import Callable
+from itertools import cycle
+
+import torch
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
+
+from kernels_bench.arena import normal, pool
+from kernels_bench.attention import HEAD_DIM, KV_HEADS, Q_HEADS
+
+
+def prepare_decode(backend: str, kv_format: str, sequences: int, context_tokens: int) -> Callable[[], None]:
+    """One query a sequence over contiguous keys and values; each call other ones."""
+    shape = (sequences, KV_HEADS, context_tokens, HEAD_DIM)
+    caches = cycle(pool(backend, (torch.bfloat16, shape), (torch.bfloat16, shape)))
+    queries = normal(backend, sequences, Q_HEADS, 1, HEAD_DIM)
+
+    def call() -> None:
+        keys, values = next(caches)
+        scaled_dot_product_attention(queries, keys, values, enable_gqa=True)
+
+    return call
+
+
+def prepare_prefill(backend: str, new_tokens: int, context_tokens: int) -> Callable[[], None]:
+    """New queries over the context and, causally, over themselves."""
+    shape = (1, KV_HEADS, context_tokens + new_tokens, HEAD_DIM)
+    caches = cycle(pool(backend, (torch.bfloat16, shape), (torch.bfloat16, shape)))
+    queries = normal(backend, 1, Q_HEADS, new_tokens, HEAD_DIM)
+    bias = causal_lower_right(new_tokens, context_tokens + new_tokens)
+
+    def call() -> None:
+        keys, values = next(caches)
+        scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=True)
+
+    return call

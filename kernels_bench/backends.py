@@ -1,0 +1,97 @@
+"""What runs where: each backend's kernel modules, what it needs, and what its machine is called."""
+
+import importlib.util
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from kernels_bench.case import Case
+
+MODULES = {  # each has `cases(backend)`; their heavy libraries are imported when a case is prepared
+    "cuda": ["attention", "memory", "gemm", "experts", "mla", "sparse", "layer", "collectives"],
+    "ascend": ["attention", "memory", "gemm", "experts", "mla", "sparse", "layer", "collectives"],  # untested
+    "mlx": ["attention", "memory", "gemm", "experts"],
+    "cpu": ["attention", "memory", "gemm", "experts", "mla", "sparse", "layer", "collectives"],
+}
+LIBRARIES = ("numpy", "numba", "torch", "torch_npu", "triton", "mlx")
+
+
+def lack(backend: str) -> str | None:
+    """What a backend needs and this machine has not; None where it can run."""
+    try:
+        if backend == "cuda":
+            import torch
+
+            return None if torch.cuda.is_available() else "torch sees no CUDA device"
+        if backend == "ascend":
+            import torch_npu
+
+            return None if torch_npu.npu.is_available() else "torch_npu sees no device"
+        if backend == "mlx":
+            import mlx.core as mx
+
+            return None if mx.metal.is_available() else "mlx sees no Apple GPU"
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed"
+    return None
+
+
+def device_name(backend: str) -> str:
+    """The machine's name in a measurements file: `nvidia-h100-80gb-hbm3`, `cpu-amd-epyc-9555`."""
+    if backend == "cuda":
+        import torch
+
+        return _slug(torch.cuda.get_device_name())
+    if backend == "ascend":
+        import torch_npu
+
+        return _slug(torch_npu.npu.get_device_name())
+    name = _slug(_processor())
+    return name if backend == "mlx" else f"cpu-{name}"
+
+
+def environment(backend: str) -> dict[str, str | int]:
+    """What a measurement depends on beside the kernel: processor, threads, versions, driver."""
+    found: dict[str, str | int] = {"cpu": _processor(), "threads": 1, "python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    if backend == "cuda":
+        import torch
+
+        found |= {"cuda": torch.version.cuda or "", "driver": _nvidia_driver()}
+    return found | {"system": platform.platform()}
+
+
+def case_iterators(backend: str) -> dict[str, Iterator[Case]]:
+    """The cases of each kernel module of a backend."""
+    found = [name for name in MODULES[backend] if importlib.util.find_spec(f"kernels_bench.{name}")]
+    return {name: importlib.import_module(f"kernels_bench.{name}").cases(backend) for name in found}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
+        if found:
+            return found[1].strip()
+    if platform.system() == "Darwin":
+        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+    return platform.processor() or platform.machine()
+
+
+def _nvidia_driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return ""
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower().replace("(r)", "").replace("(tm)", "")).strip("-")
