@@ -106,9 +106,7 @@ def _arena() -> Array:
 
 
 @njit(fastmath=FAST, cache=True)
-def _decode(  # type: ignore[no-untyped-def]
-    queries, pool, halves, pages, contexts, key, value, value_at, rotated, pairs, signs, out
-):
+def _decode(queries, pool, halves, pages, contexts, key, value, value_at, rotated, pairs, signs, out):
     sequences, q_heads, head_dim = queries.shape
     kv_heads = pool.shape[1]
     group = q_heads // kv_heads
@@ -156,7 +154,7 @@ def _decode(  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, cache=True)
-def _score(query, query_sum, tile, scales, offsets, scores):  # type: ignore[no-untyped-def]
+def _score(query, query_sum, tile, scales, offsets, scores):
     for head in range(len(query)):
         for token in range(PAGE_TOKENS):
             dot = np.float32(0)
@@ -166,7 +164,7 @@ def _score(query, query_sum, tile, scales, offsets, scores):  # type: ignore[no-
 
 
 @njit(fastmath=FAST, cache=True)
-def _soften(weights, tokens, top, total, shift, accumulated):  # type: ignore[no-untyped-def]
+def _soften(weights, tokens, top, total, shift, accumulated):
     """Scores to softmax weights against the running maxima; what was summed so far is scaled to the new ones."""
     for head in range(len(weights)):
         highest = top[head]
@@ -186,7 +184,7 @@ def _soften(weights, tokens, top, total, shift, accumulated):  # type: ignore[no
 
 
 @njit(fastmath=FAST, cache=True)
-def _accumulate(weights, scales, offsets, tile, accumulated, shift):  # type: ignore[no-untyped-def]
+def _accumulate(weights, scales, offsets, tile, accumulated, shift):
     """Adds the weighted rows of the tile, four at a time, and to `shift` the offsets, which all coordinates share."""
     for head in range(len(weights)):
         for token in range(PAGE_TOKENS):
@@ -203,7 +201,7 @@ def _accumulate(weights, scales, offsets, tile, accumulated, shift):  # type: ig
 
 
 @njit(fastmath=FAST, cache=True)
-def _write(keys, values, pool, halves, slots, key, value, value_at, signs, levels, middles):  # type: ignore[no-untyped-def]
+def _write(keys, values, pool, halves, slots, key, value, value_at, signs, levels, middles):
     tokens, kv_heads, head_dim = keys.shape
     x, spare, codes = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32), np.empty(head_dim, np.uint8)
     for token in range(tokens):

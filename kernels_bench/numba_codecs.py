@@ -38,50 +38,50 @@ def level_tables(dimension: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @intrinsic
-def _float_of_bits(context, bits):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _float_of_bits(context, bits):
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.uint32), generate
 
 
 @intrinsic
-def _bits_of_float(context, number):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _bits_of_float(context, number):
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return types.uint32(types.float32), generate
 
 
 @intrinsic
-def _float_of_half(context, bits):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _float_of_half(context, bits):
+    def generate(context, builder, signature, arguments):
         return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
 
     return types.float32(types.uint16), generate
 
 
 @intrinsic
-def _half_of_float(context, number):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _half_of_float(context, number):
+    def generate(context, builder, signature, arguments):
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
 
     return types.uint16(types.float32), generate
 
 
 @njit(cache=True)
-def float_of_bf16(bits):  # type: ignore[no-untyped-def]
+def float_of_bf16(bits):
     return _float_of_bits(np.uint32(bits) << np.uint32(16))
 
 
 @njit(cache=True)
-def _bf16_of_float(number):  # type: ignore[no-untyped-def]
+def _bf16_of_float(number):
     bits = _bits_of_float(number)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
 @njit(cache=True)
-def _fp8_of_float(number):  # type: ignore[no-untyped-def]
+def _fp8_of_float(number):
     """e4m3, to nearest even: the exponent is rebiased from 127 to 7; below 2^-6 a code is a multiple of 2^-9."""
     bits = _bits_of_float(number)
     sign = (bits >> np.uint32(24)) & np.uint32(128)
@@ -93,7 +93,7 @@ def _fp8_of_float(number):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, cache=True)
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """e^x of x ≤ 0 to 2 units in the last place, without a call, so that loops over it become vectors."""
     x = max(x, np.float32(-87))
     n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
@@ -108,7 +108,7 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, cache=True)
-def hadamard(x, spare):  # type: ignore[no-untyped-def]
+def hadamard(x, spare):
     """The orthonormal transform of x, in place: every stage reads halves and writes pairs, so that it vectorises."""
     half = len(x) // 2
     scale = np.float32(1 / np.sqrt(len(x)))
@@ -126,7 +126,7 @@ def hadamard(x, spare):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, cache=True)
-def rotate(x, signs, spare):  # type: ignore[no-untyped-def]
+def rotate(x, signs, spare):
     for stage in range(len(signs)):
         for i in range(len(x)):
             x[i] *= signs[stage, i]
@@ -134,7 +134,7 @@ def rotate(x, signs, spare):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, cache=True)
-def unrotate(x, signs, spare):  # type: ignore[no-untyped-def]
+def unrotate(x, signs, spare):
     for stage in range(len(signs) - 1, -1, -1):
         hadamard(x, spare)
         for i in range(len(x)):
@@ -142,7 +142,7 @@ def unrotate(x, signs, spare):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _unpack_codes(data, bits, pairs, out):  # type: ignore[no-untyped-def]
+def _unpack_codes(data, bits, pairs, out):
     """Codes of `bits` (4, 3 or 2) to pairs of float32, each a uint64 of `out`; rows are tokens."""
     for token in range(len(data)):
         if bits == 4:
@@ -163,7 +163,7 @@ def _unpack_codes(data, bits, pairs, out):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, cache=True)
-def unpack_tile(codec, slots, halves, pairs, tile, tile_pairs, scales, offsets):  # type: ignore[no-untyped-def]
+def unpack_tile(codec, slots, halves, pairs, tile, tile_pairs, scales, offsets):
     """Packed vectors, a row each, as rows of `tile` × scale + offset.
 
     `slots` are their bytes and `halves` the same bytes as uint16; `tile` is float32, `tile_pairs` its memory as uint64.
@@ -208,7 +208,7 @@ def unpack_tile(codec, slots, halves, pairs, tile, tile_pairs, scales, offsets):
 
 
 @njit(cache=True)
-def _pack_codes(codes, bits, out):  # type: ignore[no-untyped-def]
+def _pack_codes(codes, bits, out):
     if bits == 4:
         for i in range(len(out)):
             out[i] = codes[2 * i] | codes[2 * i + 1] << 4
@@ -224,7 +224,7 @@ def _pack_codes(codes, bits, out):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, cache=True)
-def _nearest_levels(y, inverse_norm, middles, levels, count, codes):  # type: ignore[no-untyped-def]
+def _nearest_levels(y, inverse_norm, middles, levels, count, codes):
     """The codes of y × inverse_norm, by counting the midpoints below; returns the levels' squared norm."""
     codes[:] = 0
     for j in range(count - 1):
@@ -238,7 +238,7 @@ def _nearest_levels(y, inverse_norm, middles, levels, count, codes):  # type: ig
 
 
 @njit(fastmath=FAST, cache=True)
-def pack_vector(codec, x, signs, levels, middles, slot, halves, spare, codes):  # type: ignore[no-untyped-def]
+def pack_vector(codec, x, signs, levels, middles, slot, halves, spare, codes):
     """Vector x (float32, overwritten) into its bytes `slot` (`halves` the same memory as uint16)."""
     kind, first, second, norm_correction = codec
     half = len(x) // 2
