@@ -31,7 +31,7 @@ MOST_READS = {"cpu": 1 << 16, "cuda": 1 << 23, "ascend": 1 << 23, "mlx": 1 << 17
 MOST_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 29, "ascend": 1 << 29, "mlx": 1 << 25}  # queries × keys of a prefill
 
 _TURBO = tuple(name for name in KV_FORMATS if name.startswith("turboquant"))
-KERNELS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # kernel, the module that has it, what it reads
+KERNELS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # kernel, module, formats; the last does prefill
     "cpu": [("numba-fused", "attention_cpu", tuple(KV_FORMATS)), ("torch-sdpa", "attention_torch", ("bf16",))],
     "cuda": [
         (
@@ -42,7 +42,11 @@ KERNELS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # kernel, the mo
         ("torch-sdpa", "attention_torch", ("bf16",)),
     ],
     "ascend": [("torch-sdpa", "attention_torch", ("bf16",))],
-    "mlx": [("mlx-sdpa", "attention_mlx", ("bf16", "mlx_8bit", "mlx_4bit", "turboquant_4"))],
+    "mlx": [
+        ("mlx-quantized-matmul", "attention_mlx", ("mlx_8bit", "mlx_4bit")),
+        ("mlx-unpack-sdpa", "attention_mlx", ("turboquant_4",)),
+        ("mlx-sdpa", "attention_mlx", ("bf16",)),
+    ],
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from kernels_bench.attention import KERNELS
 
 missing = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"{' and '.join(missing)} is not installed")
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 FORMATS = next(formats for kernel, _, formats in KERNELS["cuda"] if kernel == "triton-fused")
 HERE = Path(__file__).parent
 
