@@ -1,5 +1,6 @@
 """`python -m kernels_bench`: measures the kernels of the hardware at hand."""
 
+import importlib.util
 import json
 import re
 import sys
@@ -68,6 +69,9 @@ def main(
         sys.exit(INTERRUPTED if summary["interrupted"] else 0)
     sys.exit(MISSING)
 
+
+if importlib.util.find_spec("kernels_bench.engines"):
+    app.command("engine")(importlib.import_module("kernels_bench.engines.cli").engine)
 
 if __name__ == "__main__":
     app(prog_name="python -m kernels_bench")
