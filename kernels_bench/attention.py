@@ -26,7 +26,8 @@ PREFILL = {  # new tokens, context tokens before them
     "ascend": _GPU_PREFILL,
     "mlx": ([128, 512, 2048], [0, 4096, 16384]),
 }
-WRITE_TOKENS = {"cpu": [1, 8, 64, 256, 1024]}
+WRITE_TOKENS = {"cpu": [1, 8, 64, 256, 1024], "cuda": [1, 16, 256, 1024, 4096]}
+WRITERS = {"cpu": ("numba-pack", "attention_cpu"), "cuda": ("triton-pack", "kv_write_triton")}
 MOST_READS = {"cpu": 1 << 16, "cuda": 1 << 23, "ascend": 1 << 23, "mlx": 1 << 17}  # Σ context tokens of a decode
 MOST_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 29, "ascend": 1 << 29, "mlx": 1 << 25}  # queries × keys of a prefill
 
@@ -97,9 +98,9 @@ def _prefills(backend: str) -> Iterator[Case]:
 
 def _writes(backend: str) -> Iterator[Case]:
     """New tokens' bf16 keys and values are packed into their slots."""
-    if backend not in WRITE_TOKENS:
+    if backend not in WRITERS:
         return
-    kernel, module, kv_formats = KERNELS[backend][0]
+    (kernel, module), (_, _, kv_formats) = WRITERS[backend], KERNELS[backend][0]
     for (tokens,) in coarse_to_fine(WRITE_TOKENS[backend]):
         for kv_format in kv_formats:
             yield Case(
@@ -114,7 +115,7 @@ def _writes(backend: str) -> Iterator[Case]:
 
 
 def packed_bytes(kv_format: str) -> int:
-    """Bytes of a token's key and value of one head; MLX's own formats have an fp16 scale and bias for 64 elements."""
+    """Bytes of a token's key and value of one head; MLX's have a bf16 scale and bias for 64 elements."""
     if kv_format.startswith("mlx_"):
         bits = int(kv_format.removeprefix("mlx_").removesuffix("bit"))
         return 2 * (HEAD_DIM * bits // 8 + 4 * HEAD_DIM // 64)

@@ -157,14 +157,15 @@ def decode(
     sequences, q_heads, head_dim = queries.shape
     kv_heads, device = pool.shape[2], queries.device
     key, value = KV_FORMATS[kv_format]
-    turn = _rotation(head_dim, device)
+    turn = rotation(head_dim, device)
     scaled = (queries @ turn.T if key.rotated else queries) / head_dim**0.5
     partial = torch.empty(sequences, q_heads, splits, head_dim, device=device)
     logsum = torch.empty(sequences, q_heads, splits, device=device)
     out = torch.empty(sequences, q_heads, head_dim, device=device)
     decode_split[(sequences, kv_heads, splits)](
-        scaled.contiguous(), pool, pages, contexts, _levels(key, head_dim, device), _levels(value, head_dim, device),
-        partial, logsum, pool.stride(0), pool.stride(1), pool.stride(2), pages.stride(0),
+        scaled.contiguous(), pool, pages, contexts,
+        levels_of(key, head_dim, device), levels_of(value, head_dim, device), partial, logsum,
+        pool.stride(0), pool.stride(1), pool.stride(2), pages.stride(0),
         **constants(kv_format, q_heads // kv_heads, head_dim, splits, operand), **options(kv_format),
     )  # fmt: skip
     join_splits[(sequences * q_heads,)](partial, logsum, out, D=head_dim, SPLITS=splits)
@@ -214,13 +215,13 @@ def source(kv_format: str, group: int, head_dim: int, splits: int) -> ASTSource:
 
 
 @cache
-def _rotation(head_dim: int, device: torch.device) -> torch.Tensor:
+def rotation(head_dim: int, device: torch.device) -> torch.Tensor:
     """The rotation as a matrix: rotated = x @ matrix.T."""
     return torch.tensor(rotate(np.eye(head_dim, dtype=np.float32), rotation_signs(head_dim)).T.copy(), device=device)
 
 
 @cache
-def _levels(vector: VectorFormat, head_dim: int, device: torch.device) -> torch.Tensor:
+def levels_of(vector: VectorFormat, head_dim: int, device: torch.device) -> torch.Tensor:
     """The levels of the first half's width and, 16 further on, of the second's; empty but for TurboQuant."""
     levels = np.zeros((2, 16), np.float32)
     if vector.kind == TURBO:
@@ -231,7 +232,7 @@ def _levels(vector: VectorFormat, head_dim: int, device: torch.device) -> torch.
 
 def prepare_decode(backend: str, kv_format: str, sequences: int, context_tokens: int) -> Callable[[], None]:
     """A call a step: other pages of a pool far larger than the caches, in no order."""
-    pool, need = _cold_pool(kv_format), -(-context_tokens // PAGE_TOKENS)
+    pool, need = cold_pool(kv_format), -(-context_tokens // PAGE_TOKENS)
     order = torch.randperm(len(pool), device="cuda", dtype=torch.int32)
     queries = torch.randn(sequences, Q_HEADS, HEAD_DIM, device="cuda")
     contexts = torch.full((sequences,), context_tokens, device="cuda", dtype=torch.int32)
@@ -245,7 +246,7 @@ def prepare_decode(backend: str, kv_format: str, sequences: int, context_tokens:
     return call
 
 
-def _cold_pool(kv_format: str) -> torch.Tensor:
+def cold_pool(kv_format: str) -> torch.Tensor:
     """The arena as pages of a format; what lies in them is no matter, as long as it is finite."""
     page_bytes = KV_HEADS * PAGE_TOKENS * slot_bytes(kv_format, HEAD_DIM)
     arena = _arena()

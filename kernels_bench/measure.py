@@ -21,7 +21,7 @@ _FIRST_CANARIES, _REMEMBERED_CANARIES = 50, 1000
 
 
 class Canary:
-    """Fixed work, timed again and again; quiet is the fastest tenth of what was seen of late."""
+    """Fixed work, timed again and again; quiet is the fastest quarter of what was seen of late."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class Canary:
     def moved(self) -> bool:
         seconds = self._time_s()
         self._seen.append(seconds)
-        return seconds > MOVED * sorted(self._seen)[len(self._seen) // 10]
+        return seconds > MOVED * sorted(self._seen)[len(self._seen) // 4]
 
     def _time_s(self) -> float:
         return self._clock.time_s(self._clock.canary)

@@ -37,6 +37,14 @@ def test_tensor_core_operands_cost_little():
     assert 1e-6 < max(errors.values()) <= 2e-3, errors
 
 
-def test_it_compiles_for_sm_90():
+def test_written_bytes_are_the_references():
+    shares = run("write", *FORMATS, TRITON_INTERPRET="1")
+    assert set(shares) == set(FORMATS)
+    eight_bits = [shares.pop(kv_format) for kv_format in ("fp8", "turboquant_k8v4")]
+    assert max(shares.values()) <= 2e-3, shares
+    assert max(eight_bits) <= 0.08, "the interpreter rounds e4m3 ties up and cuts the smallest off; a device does not"
+
+
+def test_they_compile_for_sm_90():
     sizes = run("compile", "bf16", "fp8", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_3bit_nc")
     assert min(sizes.values()) > 1000

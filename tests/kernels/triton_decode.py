@@ -1,7 +1,8 @@
 """Run by test_attention_triton.py in a process of its own; prints JSON, a number for each format.
 
-`compare OPERAND FORMAT...` runs the kernel in Triton's interpreter (TRITON_INTERPRET=1) against the plain reference:
-relative errors. `compile FORMAT...` compiles it for sm_90, without a GPU: bytes of the cubin.
+`compare OPERAND FORMAT...` runs the decode kernel in Triton's interpreter (TRITON_INTERPRET=1) against the plain
+reference: relative errors. `write FORMAT...` runs quantise-on-append so: the share of bytes that differ. `compile
+FORMAT...` compiles both for sm_90, without a GPU: bytes of the smaller cubin.
 """
 
 import json
@@ -11,10 +12,10 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
-from plain_attention import attention, packed, stored
+from plain_attention import attention, bf16, packed, stored
 from triton.backends.compiler import GPUTarget
 
-from kernels_bench import attention_triton
+from kernels_bench import attention_triton, kv_write_triton
 from kernels_bench.kv_formats import KV_FORMATS
 
 HEAD_DIM, Q_HEADS, KV_HEADS, SPLITS = 128, 8, 2, 4
@@ -42,15 +43,33 @@ def compare(kv_format, operand):
     return float(max(errors))
 
 
+def write(kv_format):
+    rng = np.random.default_rng(0)
+    key, value = KV_FORMATS[kv_format]
+    (_, keys), (_, values) = (bf16(rng.normal(size=(40, KV_HEADS, HEAD_DIM))) for _ in "kv")
+    slots = rng.permutation(4 * attention_triton.PAGE_TOKENS)[:40]
+    size = key.nbytes(HEAD_DIM) + value.nbytes(HEAD_DIM)
+    pool = torch.zeros(4, attention_triton.PAGE_TOKENS, KV_HEADS, size, dtype=torch.uint8)
+    kv_write_triton.write(
+        torch.tensor(keys).bfloat16(), torch.tensor(values).bfloat16(), pool, torch.tensor(slots), kv_format
+    )
+    written = pool.numpy().reshape(-1, KV_HEADS, size)[slots]
+    return float(np.mean(written != np.concatenate([packed(keys, key), packed(values, value)], -1)))
+
+
 def build(kv_format):
-    source = attention_triton.source(kv_format, Q_HEADS // KV_HEADS, HEAD_DIM, SPLITS)
-    target = GPUTarget("cuda", 90, 32)
-    return len(triton.compile(source, target=target, options=attention_triton.options(kv_format)).asm["cubin"])
+    target, options = GPUTarget("cuda", 90, 32), attention_triton.options(kv_format)
+    decode = attention_triton.source(kv_format, Q_HEADS // KV_HEADS, HEAD_DIM, SPLITS)
+    store = kv_write_triton.source(kv_format, HEAD_DIM)
+    built = triton.compile(decode, target=target, options=options), triton.compile(store, target=target)
+    return min(len(kernel.asm["cubin"]) for kernel in built)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "compile":
-        print(json.dumps({kv_format: build(kv_format) for kv_format in sys.argv[2:]}))
+    verb, *arguments = sys.argv[1:]
+    if verb == "compare":
+        operand = getattr(tl, arguments.pop(0))
+        results = {kv_format: compare(kv_format, operand) for kv_format in arguments}
     else:
-        operand = getattr(tl, sys.argv[2])
-        print(json.dumps({kv_format: compare(kv_format, operand) for kv_format in sys.argv[3:]}))
+        results = {kv_format: {"write": write, "compile": build}[verb](kv_format) for kv_format in arguments}
+    print(json.dumps(results))
