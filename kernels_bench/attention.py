@@ -27,13 +27,16 @@ PREFILL = {  # new tokens, context tokens before them
     "mlx": ([128, 512, 2048], [0, 4096, 16384]),
 }
 WRITE_TOKENS = {"cpu": [1, 8, 64, 256, 1024], "cuda": [1, 16, 256, 1024, 4096]}
+PREFILLERS = dict.fromkeys(("cpu", "cuda", "ascend"), ("torch-sdpa", "attention_torch")) | {
+    "mlx": ("mlx-sdpa", "attention_mlx")
+}
 WRITERS = {"cpu": ("numba-pack", "attention_cpu"), "cuda": ("triton-pack", "kv_write_triton")}
 MOST_READS = {"cpu": 1 << 16, "cuda": 1 << 23, "ascend": 1 << 23, "mlx": 1 << 17}  # Σ context tokens of a decode
 MOST_PAIRS = {"cpu": 1 << 19, "cuda": 1 << 29, "ascend": 1 << 29, "mlx": 1 << 25}  # queries × keys of a prefill
 
 _TURBO = tuple(name for name in KV_FORMATS if name.startswith("turboquant"))
-KERNELS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # kernel, module, formats; the last does prefill
-    "cpu": [("numba-fused", "attention_cpu", tuple(KV_FORMATS)), ("torch-sdpa", "attention_torch", ("bf16",))],
+KERNELS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {  # kernel, module, formats
+    "cpu": [("numba-fused", "attention_cpu", tuple(KV_FORMATS)), ("torch-matmul", "attention_torch", ("bf16",))],
     "cuda": [
         (
             "triton-fused",
@@ -81,7 +84,7 @@ def decode_case(backend: str, kernel: str, module: str, kv_format: str, sequence
 
 def _prefills(backend: str) -> Iterator[Case]:
     """New tokens read their context and, causally, one another; bf16."""
-    kernel, module, _ = KERNELS[backend][-1]
+    kernel, module = PREFILLERS[backend]
     for new_tokens, context_tokens in coarse_to_fine(*PREFILL[backend]):
         pairs = new_tokens * (context_tokens + new_tokens / 2)
         if pairs <= MOST_PAIRS[backend]:

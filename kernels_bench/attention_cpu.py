@@ -20,6 +20,7 @@ from kernels_bench.numba_codecs import (
     float_of_bf16,
     level_tables,
     pack_vector,
+    prefetch,
     rotate,
     unpack_tile,
     unrotate,
@@ -105,11 +106,12 @@ def _arena() -> Array:
     return np.resize(np.random.default_rng(0).integers(32, 80, 1 << 20, np.uint8), COLD_BYTES)
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST)
 def _decode(queries, pool, halves, pages, contexts, key, value, value_at, rotated, pairs, signs, out):
     sequences, q_heads, head_dim = queries.shape
     kv_heads = pool.shape[1]
     group = q_heads // kv_heads
+    start, page_bytes, tile_bytes = pool.ctypes.data, pool.strides[0], pool.strides[1]
     softmax_scale = np.float32(1 / np.sqrt(head_dim))
     query, query_sum = np.empty((q_heads, head_dim), np.float32), np.empty(q_heads, np.float32)
     top, total, shift = np.empty(q_heads, np.float32), np.empty(q_heads, np.float32), np.empty(q_heads, np.float32)
@@ -126,25 +128,20 @@ def _decode(queries, pool, halves, pages, contexts, key, value, value_at, rotate
             query_sum[head] = query[head].sum()
         accumulated, context = out[sequence], contexts[sequence]
         top[:], total[:], shift[:], accumulated[:] = np.float32(-1e30), np.float32(0), np.float32(0), np.float32(0)
-        for index in range((context + PAGE_TOKENS - 1) // PAGE_TOKENS):
+        used = (context + PAGE_TOKENS - 1) // PAGE_TOKENS
+        for index in range(used):
             page, tokens = pages[sequence, index], min(PAGE_TOKENS, context - index * PAGE_TOKENS)
             for kv_head in range(kv_heads):
                 heads = slice(kv_head * group, (kv_head + 1) * group)
-                slots, slot_halves = pool[page, kv_head, :tokens], halves[page, kv_head, :tokens]
-                keys, key_halves = slots[:, :value_at], slot_halves[:, : value_at // 2]
-                unpack_tile(key, keys, key_halves, pairs, tile, tile_pairs, scales, offsets)
+                if kv_head + 1 < kv_heads:
+                    prefetch(start + page * page_bytes + (kv_head + 1) * tile_bytes, tile_bytes)
+                elif index + 1 < used:
+                    prefetch(start + pages[sequence, index + 1] * page_bytes, tile_bytes)
+                slots, slot_halves = pool[page, kv_head], halves[page, kv_head]
+                unpack_tile(key, slots, slot_halves, 0, tokens, pairs, tile, tile_pairs, scales, offsets)
                 _score(query[heads], query_sum[heads], tile, scales, offsets, weights)
                 _soften(weights, tokens, top[heads], total[heads], shift[heads], accumulated[heads])
-                unpack_tile(
-                    value,
-                    slots[:, value_at:],
-                    slot_halves[:, value_at // 2 :],
-                    pairs,
-                    tile,
-                    tile_pairs,
-                    scales,
-                    offsets,
-                )
+                unpack_tile(value, slots, slot_halves, value_at, tokens, pairs, tile, tile_pairs, scales, offsets)
                 _accumulate(weights, scales, offsets, tile, accumulated[heads], shift[heads])
         for head in range(q_heads):
             for i in range(head_dim):
@@ -153,7 +150,7 @@ def _decode(queries, pool, halves, pages, contexts, key, value, value_at, rotate
                 unrotate(accumulated[head], signs, spare)
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST)
 def _score(query, query_sum, tile, scales, offsets, scores):
     for head in range(len(query)):
         for token in range(PAGE_TOKENS):
@@ -163,7 +160,7 @@ def _score(query, query_sum, tile, scales, offsets, scores):
             scores[head, token] = dot * scales[token] + query_sum[head] * offsets[token]
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST)
 def _soften(weights, tokens, top, total, shift, accumulated):
     """Scores to softmax weights against the running maxima; what was summed so far is scaled to the new ones."""
     for head in range(len(weights)):
@@ -183,7 +180,7 @@ def _soften(weights, tokens, top, total, shift, accumulated):
             total[head] += weights[head, token]
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST)
 def _accumulate(weights, scales, offsets, tile, accumulated, shift):
     """Adds the weighted rows of the tile, four at a time, and to `shift` the offsets, which all coordinates share."""
     for head in range(len(weights)):
@@ -200,7 +197,7 @@ def _accumulate(weights, scales, offsets, tile, accumulated, shift):
                 )
 
 
-@njit(fastmath=FAST, cache=True)
+@njit(fastmath=FAST)
 def _write(keys, values, pool, halves, slots, key, value, value_at, signs, levels, middles):
     tokens, kv_heads, head_dim = keys.shape
     x, spare, codes = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32), np.empty(head_dim, np.uint8)

@@ -1,4 +1,7 @@
-"""Attention by torch's own kernel (scaled dot product) on the CPU, CUDA and Ascend (untested): bf16, contiguous."""
+"""Attention by torch on the CPU, CUDA and Ascend (untested): bf16, contiguous.
+
+It is torch's own kernel, but for decode on the CPU, where that one repeats the cache for each query of a group.
+"""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -7,6 +10,7 @@ import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+from kernels_bench import gqa
 from kernels_bench.arena import normal, pool
 from kernels_bench.attention import HEAD_DIM, KV_HEADS, Q_HEADS
 
@@ -15,11 +19,14 @@ def prepare_decode(backend: str, kv_format: str, sequences: int, context_tokens:
     """One query a sequence over contiguous keys and values; each call other ones."""
     shape = (sequences, KV_HEADS, context_tokens, HEAD_DIM)
     caches = cycle(pool(backend, (torch.bfloat16, shape), (torch.bfloat16, shape)))
-    queries = normal(backend, sequences, Q_HEADS, 1, HEAD_DIM)
+    queries = normal(backend, sequences, Q_HEADS, HEAD_DIM)
 
     def call() -> None:
         keys, values = next(caches)
-        scaled_dot_product_attention(queries, keys, values, enable_gqa=True)
+        if backend == "cpu":
+            gqa.decode(queries, keys, values)
+        else:
+            scaled_dot_product_attention(queries[:, :, None], keys, values, enable_gqa=True)
 
     return call
 

@@ -1,12 +1,14 @@
 """Packing and unpacking one vector of a KV slot, compiled by numba: `kv_formats` at speed.
 
 Codes become numbers two at a time, through a table of pairs: a 4-bit byte, or six bits of 3-bit codes, fetches two
-levels in one 8-byte load.
+levels in one 8-byte load. Only functions of this file are kept in numba's cache: a function elsewhere that uses them
+would be taken from it unchanged when this file changes.
 """
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels_bench.kv_formats import BF16, FP8, GGML_BLOCK, Q4_0, Q8_0, TURBO, UNIFORM, VectorFormat
@@ -35,6 +37,9 @@ def level_tables(dimension: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             code = np.arange(4**bits)
             pairs[row, : 4**bits] = np.stack([levels[row, code % 2**bits], levels[row, code >> bits]], -1)
     return levels, middles, pairs.view(np.uint64)[..., 0]
+
+
+unsigned = np.uintp
 
 
 @intrinsic
@@ -67,6 +72,26 @@ def _half_of_float(context, number):
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
 
     return types.uint16(types.float32), generate
+
+
+@intrinsic
+def _prefetch_line(context, address):
+    def generate(context, builder, signature, arguments):
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        read, keep, data = (ir.Constant(word, number) for number in (0, 3, 1))
+        builder.call(fetch, [builder.inttoptr(arguments[0], byte), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), generate
+
+
+@njit(cache=True)
+def prefetch(address, nbytes):
+    """Ask for memory that is needed soon: the hardware's own prefetch ends with a page of 4 KiB."""
+    for line in range(0, nbytes, 64):
+        _prefetch_line(np.uintp(address + line))
 
 
 @njit(cache=True)
@@ -142,65 +167,69 @@ def unrotate(x, signs, spare):
 
 
 @njit(cache=True)
-def _unpack_codes(data, bits, pairs, out):
-    """Codes of `bits` (4, 3 or 2) to pairs of float32, each a uint64 of `out`; rows are tokens."""
-    for token in range(len(data)):
+def _unpack_codes(slots, at, tokens, bits, pairs, out, first, count):
+    """`count` pairs of codes of `bits` (4, 3 or 2) from byte `at` on, as pairs of float32 (uint64) from `first` on."""
+    for token in range(tokens):
         if bits == 4:
-            for i in range(out.shape[1]):
-                out[token, i] = pairs[data[token, i]]
+            for i in range(count):
+                out[token, unsigned(first + i)] = pairs[slots[token, unsigned(at + i)]]
         elif bits == 3:
-            for i in range(out.shape[1] // 4):
-                low, middle, high = data[token, 3 * i], data[token, 3 * i + 1], data[token, 3 * i + 2]
-                word = np.uint32(low) | np.uint32(middle) << np.uint32(8) | np.uint32(high) << np.uint32(16)
-                out[token, 4 * i] = pairs[word & np.uint32(63)]
-                out[token, 4 * i + 1] = pairs[(word >> np.uint32(6)) & np.uint32(63)]
-                out[token, 4 * i + 2] = pairs[(word >> np.uint32(12)) & np.uint32(63)]
-                out[token, 4 * i + 3] = pairs[word >> np.uint32(18)]
+            for i in range(count // 4):
+                word = np.uint32(slots[token, unsigned(at + 3 * i)])
+                word |= np.uint32(slots[token, unsigned(at + 3 * i + 1)]) << np.uint32(8)
+                word |= np.uint32(slots[token, unsigned(at + 3 * i + 2)]) << np.uint32(16)
+                for j in range(4):
+                    pair = (word >> np.uint32(6 * j)) & np.uint32(63)
+                    out[token, unsigned(first + 4 * i + j)] = pairs[pair]
         else:
-            for i in range(out.shape[1] // 2):
-                out[token, 2 * i] = pairs[data[token, i] & 15]
-                out[token, 2 * i + 1] = pairs[data[token, i] >> 4]
+            for i in range(count // 2):
+                byte = slots[token, unsigned(at + i)]
+                out[token, unsigned(first + 2 * i)] = pairs[byte & 15]
+                out[token, unsigned(first + 2 * i + 1)] = pairs[byte >> 4]
 
 
 @njit(fastmath=FAST, cache=True)
-def unpack_tile(codec, slots, halves, pairs, tile, tile_pairs, scales, offsets):
-    """Packed vectors, a row each, as rows of `tile` × scale + offset.
+def unpack_tile(codec, slots, halves, at, tokens, pairs, tile, tile_pairs, scales, offsets):
+    """The packed vectors of the first `tokens` slots, from byte `at` on, as rows of `tile` × scale + offset.
 
-    `slots` are their bytes and `halves` the same bytes as uint16; `tile` is float32, `tile_pairs` its memory as uint64.
+    `halves` are the slots' bytes as uint16, `tile_pairs` is the tile (float32) as uint64. Indices are unsigned, so that
+    numba need not ask whether they count from the end, and loops become vectors.
     """
     kind, first, second, _ = codec
-    tokens, dimension = len(slots), tile.shape[1]
-    scales[:], offsets[:] = np.float32(1), np.float32(0)
+    dimension = tile.shape[1]
+    scales[:], offsets[:] = np.float32(256 if kind == FP8 else 1), np.float32(0)
     if kind == BF16:
         for token in range(tokens):
             for i in range(dimension):
-                tile[token, i] = float_of_bf16(halves[token, i])
+                tile[token, i] = float_of_bf16(halves[token, unsigned(at // 2 + i)])
     elif kind == FP8:  # sign and magnitude are those of a half, but for the exponent's bias: 15 against 7
-        scales[:] = np.float32(256)
         for token in range(tokens):
             for i in range(dimension):
-                code = np.uint16(slots[token, i])
+                code = np.uint16(slots[token, unsigned(at + i)])
                 half = (code & np.uint16(128)) << np.uint16(8) | (code & np.uint16(127)) << np.uint16(7)
                 tile[token, i] = _float_of_half(np.uint16(half))
     elif kind == Q8_0:
         for token in range(tokens):
             for block in range(dimension // GGML_BLOCK):
-                factor = _float_of_half(halves[token, 17 * block])
+                start, to = at + 34 * block, GGML_BLOCK * block
+                factor = _float_of_half(halves[token, unsigned(start // 2)])
                 for i in range(GGML_BLOCK):
-                    tile[token, GGML_BLOCK * block + i] = factor * np.float32(np.int8(slots[token, 34 * block + 2 + i]))
+                    code = np.int8(slots[token, unsigned(start + 2 + i)])
+                    tile[token, unsigned(to + i)] = np.float32(code) * factor
     elif kind == Q4_0:
         for token in range(tokens):
             for block in range(dimension // GGML_BLOCK):
-                factor = _float_of_half(halves[token, 9 * block])
+                start, to = at + 18 * block, GGML_BLOCK * block
+                factor = _float_of_half(halves[token, unsigned(start // 2)])
                 for i in range(GGML_BLOCK // 2):
-                    byte = np.int32(slots[token, 18 * block + 2 + i])
-                    tile[token, GGML_BLOCK * block + i] = factor * np.float32((byte & 15) - 8)
-                    tile[token, GGML_BLOCK * block + 16 + i] = factor * np.float32((byte >> 4) - 8)
+                    byte = np.int32(slots[token, unsigned(start + 2 + i)])
+                    tile[token, unsigned(to + i)] = np.float32((byte & 15) - 8) * factor
+                    tile[token, unsigned(to + i + 16)] = np.float32((byte >> 4) - 8) * factor
     else:
         row = UNIFORM_ROWS if kind == UNIFORM else 0
-        middle, end, half = dimension * first // 16, dimension * (first + second) // 16, dimension // 4
-        _unpack_codes(slots[:, :middle], first, pairs[row + first], tile_pairs[:, :half])
-        _unpack_codes(slots[:, middle:end], second, pairs[row + second], tile_pairs[:, half:])
+        middle, end, half = at + dimension * first // 16, at + dimension * (first + second) // 16, dimension // 4
+        _unpack_codes(slots, at, tokens, first, pairs[row + first], tile_pairs, 0, half)
+        _unpack_codes(slots, middle, tokens, second, pairs[row + second], tile_pairs, half, half)
         for token in range(tokens):
             scales[token] = _float_of_half(halves[token, end // 2])
             if kind == UNIFORM:
