@@ -6,13 +6,12 @@ from itertools import zip_longest
 from kernels_bench.case import Case
 from kernels_bench.grid import coarse_to_fine
 
-_MOST_TOKENS = 4096
+_TOKENS = sorted({1 << power for power in range(13)} | {3 << power for power in range(11)})
 
 
 def token_counts(most: int) -> Iterator[int]:
-    """Powers of two up to ``most``, coarse ones first."""
-    counts = [1 << power for power in range(_MOST_TOKENS.bit_length()) if 1 << power <= most]
-    yield from (tokens for (tokens,) in coarse_to_fine(counts))
+    """1, 2, 3, 4, 6, 8, 12 and so on up to ``most``, coarse ones first."""
+    yield from (tokens for (tokens,) in coarse_to_fine([count for count in _TOKENS if count <= most]))
 
 
 def in_turn(*grids: Iterable[Case]) -> Iterator[Case]:
