@@ -196,9 +196,8 @@ def _accumulate(weights, scales, offsets, tile, first, accumulated, shift):
             shift[head] += weights[member, token] * offsets[token]
             weights[member, token] *= scales[token]
         for token in range(0, PAGE_TOKENS, 4):
-            w0, w1, w2, w3 = (
-                weights[member, token], weights[member, token + 1], weights[member, token + 2], weights[member, token + 3],
-            )  # fmt: skip
+            w0, w1 = weights[member, token], weights[member, token + 1]
+            w2, w3 = weights[member, token + 2], weights[member, token + 3]
             for i in range(accumulated.shape[1]):
                 accumulated[head, i] += (
                     w0 * tile[token, i] + w1 * tile[token + 1, i] + w2 * tile[token + 2, i] + w3 * tile[token + 3, i]
