@@ -24,11 +24,12 @@ from kernels_bench.numba_codecs import (
     rotate,
     unpack_tile,
     unrotate,
+    unsigned,
 )  # fmt: skip
 from kernels_bench.turboquant import rotation_signs
 
 PAGE_TOKENS = 16
-COLD_BYTES = 512 << 20  # many times the last-level cache
+COLD_BYTES = 256 << 20  # many times the last-level cache
 Array = np.ndarray
 
 _level_tables = cache(level_tables)
@@ -120,29 +121,32 @@ def _decode(queries, pool, halves, pages, contexts, key, value, value_at, rotate
     tile_pairs = tile.view(np.uint64)
     scales, offsets = np.zeros(PAGE_TOKENS, np.float32), np.zeros(PAGE_TOKENS, np.float32)
     for sequence in range(sequences):
+        accumulated, context = out[sequence], contexts[sequence]
         for head in range(q_heads):
+            top[head], total[head], shift[head] = np.float32(-1e30), np.float32(0), np.float32(0)
             for i in range(head_dim):
                 query[head, i] = queries[sequence, head, i] * softmax_scale
+                accumulated[head, i] = np.float32(0)
             if rotated[0]:
                 rotate(query[head], signs, spare)
-            query_sum[head] = query[head].sum()
-        accumulated, context = out[sequence], contexts[sequence]
-        top[:], total[:], shift[:], accumulated[:] = np.float32(-1e30), np.float32(0), np.float32(0), np.float32(0)
+            query_sum[head] = np.float32(0)
+            for i in range(head_dim):
+                query_sum[head] += query[head, i]
         used = (context + PAGE_TOKENS - 1) // PAGE_TOKENS
         for index in range(used):
             page, tokens = pages[sequence, index], min(PAGE_TOKENS, context - index * PAGE_TOKENS)
             for kv_head in range(kv_heads):
-                heads = slice(kv_head * group, (kv_head + 1) * group)
                 if kv_head + 1 < kv_heads:
                     prefetch(start + page * page_bytes + (kv_head + 1) * tile_bytes, tile_bytes)
                 elif index + 1 < used:
                     prefetch(start + pages[sequence, index + 1] * page_bytes, tile_bytes)
+                first = kv_head * group
                 slots, slot_halves = pool[page, kv_head], halves[page, kv_head]
                 unpack_tile(key, slots, slot_halves, 0, tokens, pairs, tile, tile_pairs, scales, offsets)
-                _score(query[heads], query_sum[heads], tile, scales, offsets, weights)
-                _soften(weights, tokens, top[heads], total[heads], shift[heads], accumulated[heads])
+                _score(query, query_sum, first, tile, scales, offsets, weights)
+                _soften(weights, tokens, first, top, total, shift, accumulated)
                 unpack_tile(value, slots, slot_halves, value_at, tokens, pairs, tile, tile_pairs, scales, offsets)
-                _accumulate(weights, scales, offsets, tile, accumulated[heads], shift[heads])
+                _accumulate(weights, scales, offsets, tile, first, accumulated, shift)
         for head in range(q_heads):
             for i in range(head_dim):
                 accumulated[head, i] = (accumulated[head, i] + shift[head]) / total[head]
@@ -151,22 +155,25 @@ def _decode(queries, pool, halves, pages, contexts, key, value, value_at, rotate
 
 
 @njit(fastmath=FAST)
-def _score(query, query_sum, tile, scales, offsets, scores):
-    for head in range(len(query)):
+def _score(query, query_sum, first, tile, scales, offsets, scores):
+    """Scores of the heads of a group, from `first` on, with the tokens of a tile."""
+    for member in range(len(scores)):
+        head = unsigned(first + member)
         for token in range(PAGE_TOKENS):
             dot = np.float32(0)
             for i in range(query.shape[1]):
                 dot += query[head, i] * tile[token, i]
-            scores[head, token] = dot * scales[token] + query_sum[head] * offsets[token]
+            scores[member, token] = dot * scales[token] + query_sum[head] * offsets[token]
 
 
 @njit(fastmath=FAST)
-def _soften(weights, tokens, top, total, shift, accumulated):
+def _soften(weights, tokens, first, top, total, shift, accumulated):
     """Scores to softmax weights against the running maxima; what was summed so far is scaled to the new ones."""
-    for head in range(len(weights)):
+    for member in range(len(weights)):
+        head = unsigned(first + member)
         highest = top[head]
         for token in range(tokens):
-            highest = max(highest, weights[head, token])
+            highest = max(highest, weights[member, token])
         if highest > top[head]:
             shrink = exp(top[head] - highest)
             total[head] *= shrink
@@ -175,22 +182,22 @@ def _soften(weights, tokens, top, total, shift, accumulated):
                 accumulated[head, i] *= shrink
             top[head] = highest
         for token in range(PAGE_TOKENS):
-            weight = exp(weights[head, token] - highest)
-            weights[head, token] = weight if token < tokens else np.float32(0)
-            total[head] += weights[head, token]
+            weight = exp(weights[member, token] - highest)
+            weights[member, token] = weight if token < tokens else np.float32(0)
+            total[head] += weights[member, token]
 
 
 @njit(fastmath=FAST)
-def _accumulate(weights, scales, offsets, tile, accumulated, shift):
+def _accumulate(weights, scales, offsets, tile, first, accumulated, shift):
     """Adds the weighted rows of the tile, four at a time, and to `shift` the offsets, which all coordinates share."""
-    for head in range(len(weights)):
+    for member in range(len(weights)):
+        head = unsigned(first + member)
         for token in range(PAGE_TOKENS):
-            shift[head] += weights[head, token] * offsets[token]
-            weights[head, token] *= scales[token]
+            shift[head] += weights[member, token] * offsets[token]
+            weights[member, token] *= scales[token]
         for token in range(0, PAGE_TOKENS, 4):
-            w0, w1, w2, w3 = (
-                weights[head, token], weights[head, token + 1], weights[head, token + 2], weights[head, token + 3],
-            )  # fmt: skip
+            w0, w1 = weights[member, token], weights[member, token + 1]
+            w2, w3 = weights[member, token + 2], weights[member, token + 3]
             for i in range(accumulated.shape[1]):
                 accumulated[head, i] += (
                     w0 * tile[token, i] + w1 * tile[token + 1, i] + w2 * tile[token + 2, i] + w3 * tile[token + 3, i]

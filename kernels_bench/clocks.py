@@ -13,7 +13,7 @@ from itertools import cycle
 import numpy as np
 
 Run = Callable[[], None]
-_CANARY_PARTS, _CANARY_PART_BYTES = 16, 16 << 20  # read in turn, so that each comes from memory
+_CANARY_PARTS, _CANARY_PART_BYTES = 8, 16 << 20  # read in turn, so that each comes from memory
 _SWEEP_BYTES = 512 << 20  # ten times the L2 cache of an H100; long enough to hide a launch
 
 

@@ -16,7 +16,7 @@ MOVED = 1.10  # × the quiet canary
 WINDOW_S = 0.02
 ENOUGH_S = 0.1  # quiet seconds of a case
 FEWEST_CALLS, MOST_CALLS = 5, 500
-MOST_REPEATS = 12  # windows that may be rejected before a case is given up
+MOST_REPEATS = 20  # windows that may be rejected before a case is given up
 _FIRST_CANARIES, _REMEMBERED_CANARIES = 50, 1000
 
 

@@ -197,7 +197,8 @@ def unpack_tile(codec, slots, halves, at, tokens, pairs, tile, tile_pairs, scale
     """
     kind, first, second, _ = codec
     dimension = tile.shape[1]
-    scales[:], offsets[:] = np.float32(256 if kind == FP8 else 1), np.float32(0)
+    for token in range(tokens):
+        scales[token], offsets[token] = np.float32(256 if kind == FP8 else 1), np.float32(0)
     if kind == BF16:
         for token in range(tokens):
             for i in range(dimension):
@@ -214,8 +215,8 @@ def unpack_tile(codec, slots, halves, at, tokens, pairs, tile, tile_pairs, scale
                 start, to = at + 34 * block, GGML_BLOCK * block
                 factor = _float_of_half(halves[token, unsigned(start // 2)])
                 for i in range(GGML_BLOCK):
-                    code = np.int8(slots[token, unsigned(start + 2 + i)])
-                    tile[token, unsigned(to + i)] = np.float32(code) * factor
+                    level = np.int8(slots[token, unsigned(start + 2 + i)])
+                    tile[token, unsigned(to + i)] = np.float32(level) * factor
     elif kind == Q4_0:
         for token in range(tokens):
             for block in range(dimension // GGML_BLOCK):
@@ -255,7 +256,8 @@ def _pack_codes(codes, bits, out):
 @njit(fastmath=FAST, cache=True)
 def _nearest_levels(y, inverse_norm, middles, levels, count, codes):
     """The codes of y × inverse_norm, by counting the midpoints below; returns the levels' squared norm."""
-    codes[:] = 0
+    for i in range(len(y)):
+        codes[i] = 0
     for j in range(count - 1):
         middle = middles[j]
         for i in range(len(y)):
@@ -281,7 +283,10 @@ def pack_vector(codec, x, signs, levels, middles, slot, halves, spare, codes):
     elif kind == Q8_0:
         for block in range(len(x) // GGML_BLOCK):
             part, data = x[GGML_BLOCK * block : GGML_BLOCK * (block + 1)], slot[34 * block + 2 : 34 * block + 34]
-            scale = np.max(np.abs(part)) / np.float32(127)
+            largest = np.float32(0)
+            for i in range(GGML_BLOCK):
+                largest = max(largest, abs(part[i]))
+            scale = largest / np.float32(127)
             inverse = np.float32(1) / max(scale, np.float32(1e-30))
             halves[17 * block] = _half_of_float(scale)
             for i in range(GGML_BLOCK):
@@ -289,7 +294,11 @@ def pack_vector(codec, x, signs, levels, middles, slot, halves, spare, codes):
     elif kind == Q4_0:
         for block in range(len(x) // GGML_BLOCK):
             part, data = x[GGML_BLOCK * block : GGML_BLOCK * (block + 1)], slot[18 * block + 2 : 18 * block + 18]
-            scale = part[np.argmax(np.abs(part))] / np.float32(-8)
+            extreme = np.float32(0)
+            for i in range(GGML_BLOCK):
+                if abs(part[i]) > abs(extreme):
+                    extreme = part[i]
+            scale = extreme / np.float32(-8)
             inverse = np.float32(1) / scale if scale != 0 else np.float32(0)
             halves[9 * block] = _half_of_float(scale)
             for i in range(16):
@@ -297,8 +306,10 @@ def pack_vector(codec, x, signs, levels, middles, slot, halves, spare, codes):
                 high = np.int32(part[i + 16] * inverse + np.float32(8.5))
                 data[i] = np.minimum(low, 15) | np.minimum(high, 15) << 4
     elif kind == UNIFORM:
-        zero, top = np.min(x), np.int32(2**first - 1)
-        scale = max((np.max(x) - zero) / np.float32(top), np.float32(1e-8))
+        zero, highest, top = x[0], x[0], np.int32(2**first - 1)
+        for i in range(len(x)):
+            zero, highest = min(zero, x[i]), max(highest, x[i])
+        scale = max((highest - zero) / np.float32(top), np.float32(1e-8))
         for i in range(len(x)):
             codes[i] = min(np.int32((x[i] - zero) / scale + np.float32(0.5)), top)
         _pack_codes(codes[:half], first, slot[:middle])
