@@ -1,6 +1,7 @@
 """What runs where: each backend's kernel modules, what it needs, and what its machine is called."""
 
-import importlib.util
+import importlib
+import os
 import platform
 import re
 import subprocess
@@ -61,17 +62,30 @@ def environment(backend: str) -> dict[str, str | int]:
             found[library] = version(library)
         except PackageNotFoundError:
             continue
+    found |= {"memory_bytes": _memory_bytes(backend), "system": platform.platform()}
     if backend == "cuda":
         import torch
 
         found |= {"cuda": torch.version.cuda or "", "driver": _nvidia_driver()}
-    return found | {"system": platform.platform()}
+    return found
 
 
 def case_iterators(backend: str) -> dict[str, Iterator[Case]]:
     """The cases of each kernel module of a backend."""
-    found = [name for name in MODULES[backend] if importlib.util.find_spec(f"kernels_bench.{name}")]
-    return {name: importlib.import_module(f"kernels_bench.{name}").cases(backend) for name in found}
+    return {name: importlib.import_module(f"kernels_bench.{name}").cases(backend) for name in MODULES[backend]}
+
+
+def _memory_bytes(backend: str) -> int:
+    """The memory that weights and KV have to share: the card's, or the machine's."""
+    if backend == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    if backend == "ascend":
+        import torch_npu
+
+        return int(torch_npu.npu.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _processor() -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from kernels_bench.card import Card
-from kernels_bench.worker import ONE_THREAD
+from kernels_bench.worker import SETTINGS
 
 LIVE_ROWS = 16
 
@@ -70,7 +70,7 @@ def _shown(lines: Iterator[dict[str, Any]], card: Card, start: float, console: C
 def _start(backend: str, budget_s: float) -> subprocess.Popen[str]:
     """The worker, in a session of its own: Ctrl-C is for this process, which then ends the worker."""
     command = [sys.executable, "-m", "kernels_bench.worker", backend, str(budget_s)]
-    environment = os.environ | ONE_THREAD
+    environment = os.environ | SETTINGS
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 

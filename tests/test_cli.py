@@ -52,9 +52,10 @@ def capsim(capsys):
     return run
 
 
-def start(*arguments):
+def start(*arguments, **environment):
     command = [sys.executable, "-m", "capsim", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment)
 
 
 def test_run_prints_the_json_contract(capsim, scenario):
@@ -257,8 +258,10 @@ def test_an_interrupted_run_keeps_what_it_had(scenario, tmp_path):
     out = tmp_path / "partial"
     # More than the node serves, so that somebody is inside whenever the signal comes
     settings = ["--set", "workload.arrival={kind: poisson, rate_per_s: 1000}", "--set", "workload.requests=3000000"]
-    process = start("run", scenario, *settings, "--replications", "1", "--out", out)
-    time.sleep(6)
+    process = start("run", scenario, *settings, "--replications", "1", "--out", out, TMPDIR=str(tmp_path))
+    while not list(tmp_path.glob("capsim-*")):  # its first rows are on the disk
+        assert process.poll() is None
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
