@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     "units", "glossary", "errors", "source",
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers", "efficiency",
-    "workload", "catalog", "memory", "steptime", "estimate", "scenario", "sim",
+    "slo", "workload", "catalog", "memory", "steptime", "estimate", "scenario", "sim",
     "stats", "queueing", "metrics", "session_metrics", "cost", "experiment", "store", "capacity", "cli",
 )  # fmt: skip
 ONLY_IN = {"simpy": "sim", "altair": "charts", "streamlit": "pages", "torch": "", "triton": "", "mlx": "", "dask": ""}

@@ -56,7 +56,7 @@ class _Lookup:
 
     source: Source
     catalog: Catalog
-    preset: tuple[str, Fact] | None = None
+    preset: dict[str, tuple[str, Fact]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     basis: dict[str, tuple[str, Fact]] = field(default_factory=dict)
 
@@ -96,8 +96,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
         missing = f"{device.name} does not compute in {kv_format.arithmetic}, which {kv_format.name} KV needs"
         find.complain(missing, "kv_format")
     find.check()
-    if find.preset is not None:
-        find.basis["workload"] = find.preset
+    find.basis |= find.preset
     engine = _with_settings(engine, scenario)
 
     def at(layout: Parallelism) -> Resolved:

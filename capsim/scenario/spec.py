@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from capsim.hardware import Bytes, PositiveSeconds
+from capsim.hardware import Bytes
 from capsim.prices import OwnPrice
+from capsim.slo import SLO
 from capsim.workload.spec import Closed, Workload
 
 
@@ -50,29 +51,6 @@ class PriceSpec(_Spec):
     def _one_way(self) -> "PriceSpec":
         if sum(value is not None for value in (self.catalog, self.usd_per_hour, self.own)) != 1:
             raise ValueError("give one of: a price of the catalog, an all-in usd_per_hour, an own block (bottom-up)")
-        return self
-
-
-class SLO(_Spec):
-    """Latency target: at least ``attained`` of the offered requests stay inside every threshold given.
-
-    ``itl_s`` bounds a request's longest gap between two tokens.
-    """
-
-    ttft_s: PositiveSeconds | None = None
-    tpot_s: PositiveSeconds | None = None
-    itl_s: PositiveSeconds | None = None
-    e2e_s: PositiveSeconds | None = None
-    attained: float = Field(0.95, gt=0, le=1)
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        return {k: v for k, v in self.model_dump(exclude={"attained"}).items() if v is not None}
-
-    @model_validator(mode="after")
-    def _some_threshold(self) -> "SLO":
-        if not self.thresholds:
-            raise ValueError("give at least one threshold: ttft_s, tpot_s, itl_s or e2e_s")
         return self
 
 

@@ -103,9 +103,6 @@ def sample_lengths(workload: Workload, trace: Trace | None) -> tuple[np.ndarray,
     """Prompt and output tokens of some requests, shape (n,) each; of all of them where there is a trace."""
     if trace is not None:
         return trace.prompt_tokens, trace.output_tokens
-    if workload.in_sessions:
-        some = chats.sample(workload, SAMPLE)
-        return np.concatenate([c.prompt_tokens for c in some]), np.concatenate([c.output_tokens for c in some])
     return draw_lengths(workload, SAMPLE)
 
 
@@ -116,7 +113,12 @@ def sample_reused(workload: Workload) -> np.ndarray:
 
 
 def draw_lengths(workload: Workload, requests: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prompt and output tokens of ``requests`` requests, shape (n,) each, drawn from the workload's distributions."""
+    """Prompt and output tokens of ``requests`` requests, shape (n,) each, drawn from the workload's distributions.
+
+    Those of whole sessions are about so many.
+    """
+    if workload.in_sessions:
+        return chats.tokens(chats.sample(workload, requests))
     chunks = list(islice(_columns(workload, None, 0, 0), -(-requests // CHUNK)))
     prompt, output, _ = (np.concatenate(column)[:requests] for column in zip(*chunks, strict=True))
     return prompt, output if workload.max_tokens is None else np.minimum(output, workload.max_tokens)

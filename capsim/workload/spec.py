@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from capsim.hardware import PositiveSeconds
+from capsim.slo import SLO
 from capsim.workload.arrivals import (
     ConstantRate,
     Gamma,
@@ -109,3 +110,9 @@ class Workload(_Spec):
     def classes(self) -> tuple[ClientClass, ...]:
         """The client classes that bring the lengths; none where the workload has lengths of its own."""
         return (self.arrival.classes or ()) if isinstance(self.arrival, (Superposed, Closed)) else ()
+
+
+class WorkloadPreset(Workload):
+    """A workload to start from, with the latency target of those who published it, where they have one."""
+
+    slo: SLO | None = None

@@ -8,6 +8,7 @@ import pandas as pd
 
 from capsim.errors import ScenarioError
 from capsim.workload.traces.columns import Codes, are_stamps, numbers, ragged, stamps, tokens
+from capsim.workload.traces.follow import roots
 from capsim.workload.traces.schemas import NAMES, Schema, schema_of
 from capsim.workload.traces.tables import chunks, header
 from capsim.workload.traces.ticks import spread, tick_s
@@ -137,7 +138,7 @@ def _belongings(joined: Columns, served: np.ndarray) -> dict[str, np.ndarray]:
     }
     if "request" in joined and "parent" in joined:
         kept["parent"] = _parents(joined["request"][served], joined["parent"][served])
-        kept.setdefault("session", _roots(kept["parent"]))
+        kept.setdefault("session", roots(kept["parent"]))
     return kept
 
 
@@ -148,13 +149,3 @@ def _parents(request: np.ndarray, parent: np.ndarray) -> np.ndarray:
     row[-1] = -1
     found = row[parent]
     return np.where(found == np.arange(len(request)), -1, found)
-
-
-def _roots(parent: np.ndarray) -> np.ndarray:
-    """The first request of each one's chain."""
-    roots = np.arange(len(parent))
-    for row in range(len(parent)):
-        before = parent[row]
-        if 0 <= before < row:
-            roots[row] = roots[before]
-    return roots
