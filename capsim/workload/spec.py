@@ -54,8 +54,12 @@ class TraceColumns(_Spec):
     output_tokens: str
     session: str | None = None
     turn: str | None = None
+    request: str | None = None
+    parent: str | None = None
     think_s: str | None = None
     request_class: str | None = None
+    prefix_hashes: str | None = None
+    hash_tokens: str | None = None
 
 
 class Workload(_Spec):

@@ -25,9 +25,9 @@ def read_trace(path: Path, columns: dict[str, str] | None = None) -> Trace:
     Parameters
     ----------
     columns
-        ``{arrival, prompt_tokens, output_tokens}`` → column names, and if wanted ``session``, ``turn``, ``think_s``
-        and ``request_class``; arrivals in seconds or as timestamps. Without it the file must have the columns of a
-        known schema.
+        ``{arrival, prompt_tokens, output_tokens}`` → column names, and if wanted ``session``, ``turn``, ``request``,
+        ``parent``, ``think_s``, ``request_class``, ``prefix_hashes`` and ``hash_tokens``; arrivals in seconds or as
+        timestamps. Without it the file must have the columns of a known schema.
 
     Raises
     ------
@@ -51,7 +51,7 @@ class _Reader:
         self.path, self.schema = path, schema
         self.rows = 0
         self.stamped: bool | None = None
-        self.hash_tokens = schema.hash_tokens
+        self.hash_tokens = schema.tokens_a_hash
         self.parts: dict[str, list[np.ndarray]] = defaultdict(list)
         requests = Codes()
         self.codes = {"session": Codes(), "request_class": Codes(), "request": requests, "parent": requests}
@@ -70,7 +70,7 @@ class _Reader:
                 counts, values = ragged(table[name], self.path)
                 self.parts["hash_counts"].append(counts)
                 self.parts["hash_values"].append(values)
-            elif role == "hash_tokens_column":
+            elif role == "hash_tokens":
                 self.hash_tokens = int(tokens(table[name].iloc[:1], self.path)[0])
             else:
                 self.parts[role].append(numbers(table[name], self.path, optional=True))
