@@ -23,6 +23,7 @@ from capsim.scenario.resolved import Resolved
 from capsim.scenario.spec import Scenario
 from capsim.source import Source, load, override, validate
 from capsim.workload.traces import PATHS, Trace, read_trace
+from capsim.workload.traces.follow import why_not_closed
 
 
 def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
@@ -132,10 +133,13 @@ def _trace(scenario: Scenario, find: _Lookup) -> Trace | None:
         return None
     columns = None if workload.columns is None else workload.columns.model_dump()
     try:
-        return read_trace(find.source.file(workload.trace, "workload.trace"), columns)
+        trace = read_trace(find.source.file(workload.trace, "workload.trace"), columns)
     except ScenarioError as error:
         find.problems += error.problems
         return None
+    if workload.replay == "closed" and (message := why_not_closed(trace)):
+        find.complain(message, "workload", "replay", hint="replay: open keeps the recorded arrivals")
+    return trace
 
 
 def _weights(scenario: Scenario, model: ModelSpec, find: _Lookup) -> str:

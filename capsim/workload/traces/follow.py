@@ -17,6 +17,23 @@ def follows(trace: Trace) -> np.ndarray | None:
     return None if trace.prefix_hashes is None else _grown_from(trace.prompt_tokens, trace.prefix_hashes)
 
 
+def earlier(trace: Trace) -> np.ndarray | None:
+    """``follows`` where it is an earlier row; −1 elsewhere, as of a turn that comes before the one it follows."""
+    found = follows(trace)
+    return None if found is None else np.where(found < np.arange(len(found)), found, -1)
+
+
+def why_not_closed(trace: Trace) -> str:
+    """Why its later turns cannot wait for earlier ones; empty where they can."""
+    found = earlier(trace)
+    if found is None:
+        return "the trace has no sessions: neither a session, nor a request and its parent"
+    if trace.think_s is None:
+        return "the trace has no think_s, the pause before a later turn"
+    unknown = int((~(trace.think_s >= 0) & (found >= 0)).sum())
+    return f"{unknown:,} later turns of the trace have no think_s of at least zero" if unknown else ""
+
+
 def sessions_of(trace: Trace) -> np.ndarray | None:
     """A number for each request's session, −1 where it is unknown. Shape (n,); None where nothing tells."""
     if trace.session is not None:
