@@ -18,7 +18,6 @@ Columns = Annotated[
     str | None,
     typer.Option(metavar="ROLE=NAME,...", help="Columns of an unknown schema: arrival=when,prompt_tokens=in,..."),
 ]
-HOUR_S = 3600.0
 SESSION_FIGURES: dict[str, Callable[["Figures"], float | None]] = {
     "turns mean": lambda of: of.turns.mean, "turns p95": lambda of: of.turns.p95,
     "gap s mean": lambda of: of.gap_s.mean, "gap s p50": lambda of: of.gap_s.p50, "gap s p95": lambda of: of.gap_s.p95,
@@ -64,7 +63,7 @@ def fit_preset(
 
     from capsim.cli import tables
     from capsim.errors import ScenarioError
-    from capsim.workload.generated import generated
+    from capsim.workload.generated import generated, telling_span_s
     from capsim.workload.preset import preset_of
 
     preset = preset_of(file, _columns(columns), date.today())
@@ -75,7 +74,7 @@ def fit_preset(
         except OSError as error:
             raise ScenarioError.one(f"cannot be written: {error.strerror}", path=f"--out {out}") from error
     if preset.fit is None:
-        blocks = [_figures({"generated": generated(preset.workload, HOUR_S)})]
+        blocks = [_figures({"generated": generated(preset.workload, telling_span_s(preset.workload))})]
     else:
         blocks = [
             _figures({"the trace": preset.fit.trace, "generated": preset.fit.generated}),
@@ -88,18 +87,18 @@ def fit_preset(
 
 @trace.command("presets")
 def show_presets(format_: OutputFormat = Format.table) -> None:
-    """What each preset of the catalog generates in an hour, beside its source where that is known."""
+    """What each preset of the catalog generates, beside its source where that is known."""
     from capsim.catalog import load_catalog
     from capsim.cli import tables
     from capsim.store import to_json
-    from capsim.workload.generated import generated
+    from capsim.workload.generated import generated, telling_span_s
 
     catalog = load_catalog()
     found, arrivals = {}, {}
     for name, preset in catalog.workloads.items():
         if name in catalog.traffic:
             found[f"{name}: source"] = catalog.traffic[name]
-        found[f"{name}: generated"] = generated(preset, HOUR_S)
+        found[f"{name}: generated"] = generated(preset, telling_span_s(preset))
         arrivals[f"{name}: generated"] = catalog.provenance["workloads", name].of("arrival").basis
     document = {name: {"arrivals": arrivals.get(name), **one.model_dump()} for name, one in found.items()}
     if format_ is Format.json:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from capsim.workload import chats
-from capsim.workload.arrivals import long_run_rate_per_s
+from capsim.workload.arrivals import Windows, long_run_rate_per_s
 from capsim.workload.classes import Superposed
 from capsim.workload.figures import Figures, figures, lengths
 from capsim.workload.requests import draw_arrivals, draw_lengths
@@ -14,6 +14,7 @@ SAMPLE = 50_000
 MAX_ARRIVALS = 1_000_000
 MOST, FEWEST = 50, 3
 SEED = 0
+HOUR_S = 3600.0
 ARRIVAL_FIGURES = ("rate_per_s", "cv", "cv_in_minute", "idc_1s", "idc_10s", "idc_60s", "peak_to_mean_minute")
 
 
@@ -34,6 +35,12 @@ def generated(workload: Workload, span_s: float) -> Figures:
     seen = [figures(arrival_s, prompt, output, span_s) for arrival_s in drawn if len(arrival_s)]
     means = {name: _mean([getattr(one, name) for one in seen]) for name in ARRIVAL_FIGURES}
     return seen[0].model_copy(update={**means, **found})
+
+
+def telling_span_s(workload: Workload) -> float:
+    """How long a stream tells of the arrivals: an hour, or all of their windows where that is longer."""
+    arrival = workload.arrival
+    return max(HOUR_S, arrival.window_s * len(arrival.windows)) if isinstance(arrival, Windows) else HOUR_S
 
 
 def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) -> np.ndarray:
