@@ -160,6 +160,14 @@ def islice_sessions(workload, count):
     return list(islice(begin.arrival_s, count)), list(islice(begin.chats, count))
 
 
+def test_parents_alone_make_sessions():
+    """The trace's own session column may be empty."""
+    rows = np.arange(1200)
+    parent = np.where(rows % 3 == 0, -1, rows - 1)
+    trace = Trace(rows * 1.0, 100 + 50 * (rows % 3), np.full(1200, 5), session=np.full(1200, -1), parent=parent)
+    assert fit(trace).generated.turns.mean == 3
+
+
 def test_prompts_that_do_not_grow_are_no_sessions():
     session = np.repeat(np.arange(300), 4)
     prompt = stream(2, 0, "prompts").integers(10, 90, 1200)

@@ -13,6 +13,7 @@ from capsim.workload.requests import draw_lengths
 from capsim.workload.spec import Closed, Workload
 from capsim.workload.trace_figures import trace_figures, turns_and_gaps
 from capsim.workload.traces import Trace
+from capsim.workload.traces.follow import sessions_of
 
 COMPARED = 20_000
 """Requests drawn of a preset to compare it with."""
@@ -69,7 +70,7 @@ def _correlation(trace: Trace) -> float | None:
 
 def sessions(trace: Trace) -> Sessions | None:
     """Turns and gaps of the sessions that the trace names, or that its prefixes show; None where it tells none."""
-    turns, gaps_s = turns_and_gaps(trace)
+    turns, gaps_s = turns_and_gaps(sessions_of(trace), trace.arrival_s)
     if not len(turns):
         return None
     gaps = np.quantile(gaps_s, [0.05, 0.5, 0.95]).tolist() if len(gaps_s) else [None] * 3

@@ -8,7 +8,7 @@ import numpy as np
 from capsim.workload.fit_lengths import fit_tokens, quantile_grid
 from capsim.workload.trace_figures import turns_and_gaps
 from capsim.workload.traces import PrefixHashes, Trace
-from capsim.workload.traces.follow import follows
+from capsim.workload.traces.follow import earlier, roots
 
 GROWS = 0.8
 """Share of later prompts that hold the last one and its answer from which on contexts count as growing."""
@@ -22,7 +22,7 @@ def fit_sessions(trace: Trace) -> dict[str, Any] | None:
 
     Pauses are the gaps from arrival to arrival, the time of the answer included: a trace does not tell it.
     """
-    followed = follows(trace)
+    followed = earlier(trace)
     if followed is None or not (followed >= 0).any():
         return None
     later = np.flatnonzero(followed >= 0)
@@ -30,7 +30,7 @@ def fit_sessions(trace: Trace) -> dict[str, Any] | None:
     new = trace.prompt_tokens[later] - trace.prompt_tokens[last] - trace.output_tokens[last]
     if (new >= 0).mean() < GROWS:
         return None
-    turns, gaps_s = turns_and_gaps(trace)
+    turns, gaps_s = turns_and_gaps(roots(followed), trace.arrival_s)
     shared_tokens = 0 if trace.prefix_hashes is None else _shared_tokens(trace.prefix_hashes)
     return {
         "prompt_tokens": fit_tokens(trace.prompt_tokens[followed < 0])[0],

@@ -10,18 +10,17 @@ from capsim.workload.traces.follow import sessions_of
 def trace_figures(trace: Trace) -> Figures:
     """All figures that the trace tells."""
     seen = figures(trace.arrival_s, trace.prompt_tokens, trace.output_tokens)
-    turns, gaps_s = turns_and_gaps(trace)
+    turns, gaps_s = turns_and_gaps(sessions_of(trace), trace.arrival_s)
     return seen.model_copy(update={"turns": lengths(turns), "gap_s": lengths(gaps_s), "reuse": reuse(trace)})
 
 
-def turns_and_gaps(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
+def turns_and_gaps(session: np.ndarray | None, arrival_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Requests of each session, and the seconds from each to the next, arrival to arrival; none where nothing tells."""
-    session = sessions_of(trace)
     if session is None:
         return np.empty(0), np.empty(0)
     rows = np.flatnonzero(session >= 0)
     rows = rows[np.argsort(session[rows], kind="stable")]
-    gaps_s = np.diff(trace.arrival_s[rows])[np.diff(session[rows]) == 0]
+    gaps_s = np.diff(arrival_s[rows])[np.diff(session[rows]) == 0]
     return np.unique(session[rows], return_counts=True)[1], gaps_s
 
 
