@@ -11,8 +11,9 @@ from capsim.catalog import Basis
 from capsim.hugging_face.families import FAMILIES
 from capsim.llm import Attention
 from capsim.prices import OwnPrice
-from capsim.scenario.spec import SLO, MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
+from capsim.scenario.spec import MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
 from capsim.sim.records import REQUESTS, SEGMENTS
+from capsim.slo import SLO
 from capsim.workload.arrivals import Window
 from capsim.workload.classes import ClientClass
 from capsim.workload.distributions import Distribution, Part

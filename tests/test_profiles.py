@@ -104,6 +104,43 @@ def test_a_preset_of_a_file_is_named_in_what_the_answer_rests_on(tmp_path):
         resolve(path)
 
 
+CHAT = {"model": "llama-3.1-8b", "node": "h100x1", "workload": {"preset": "inference-perf-interactive-chat"}}
+
+
+def test_a_presets_target_stands_where_the_scenario_has_none(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**CHAT, "replications": 1}))
+    summary = run(resolve(path, ["workload.requests=200"])).summary
+    assert (summary["slo"]["tpot_s"], summary["slo"]["attained"]) == (0.05, 0.99)
+    assert summary["basis"]["slo"]["key"] == "inference-perf-interactive-chat"
+    assert "inference-perf" in summary["basis"]["slo"]["source"]
+    path.write_text(yaml.safe_dump({**CHAT, "slo": {"ttft_s": 3}}))
+    own = resolve(path)
+    assert own.scenario.slo.thresholds == {"ttft_s": 3}
+    assert "slo" not in own.basis
+
+
+def test_people_begin_a_presets_sessions(tmp_path):
+    """Four hundred people who chat 80 times a day are met in the middle of what they began."""
+    path = tmp_path / "s.yaml"
+    arrival = {"kind": "users", "users": 400, "sessions_per_day": 80, "rates": [1], "period_s": "24h"}
+    path.write_text(yaml.safe_dump({**CHAT, "workload": {**CHAT["workload"], "arrival": arrival, "requests": 900}}))
+    summary = run(resolve(path, ["replications=1"])).summary
+    begun_per_s, turns, gap_s = 400 * 80 / 86_400, 4, 45
+    assert summary["throughput"]["requests_per_s"] == pytest.approx(begun_per_s * turns, rel=0.15)
+    assert summary["sessions"]["attached"]["mean"] == pytest.approx(begun_per_s * (turns - 1) * gap_s, rel=0.2)
+    assert summary["turns"]["later"]["hit_rate"] > 0.8
+
+
+def test_a_trace_takes_the_place_of_a_presets_sessions(tmp_path):
+    (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,50,5\n1,60,5\n")
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**CHAT, "workload": {"preset": "chat-kimi", "trace": "t.csv"}}))
+    resolved = resolve(path)
+    assert not resolved.workload.in_sessions
+    assert run(resolved).summary["requests"]["completed"] == 2
+
+
 def test_bursty_traffic_runs(tmp_path):
     path = scenario(tmp_path, arrival={"kind": "on_off", "rate_per_s": 4, "on_s": "5 s", "off_s": "20 s", "cv": 2})
     assert run(resolve(path)).summary["requests"]["completed"] == 120

@@ -76,6 +76,13 @@ def test_presets_stand_beside_their_sources(capsys):
     assert code == 0
     source, made = (document[f"code-complete: {which}"] for which in ("source", "generated"))
     assert made["idc_1s"] == pytest.approx(source["idc_1s"], rel=0.35)
+    source, made = (document[f"chat-kimi: {which}"] for which in ("source", "generated"))
+    assert made["gap_s"]["p50"] == pytest.approx(source["gap_s"]["p50"], rel=0.05)
+    assert made["reuse"] == pytest.approx(source["reuse"], abs=0.03)
+    told = {name: document[f"{name}: generated"]["arrivals"] for name in ("api-bursty", "reasoning", "rag-summarise")}
+    assert told == {"api-bursty": "calibrated", "reasoning": "calibrated", "rag-summarise": "assumed"}
+    source, made = (document[f"reasoning: {which}"] for which in ("source", "generated"))
+    assert made["idc_60s"] == pytest.approx(source["idc_60s"], rel=0.35)
 
 
 @pytest.mark.parametrize(

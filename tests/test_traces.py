@@ -200,6 +200,14 @@ def test_optional_columns_by_name(tmp_path):
     trace = read_trace(path, {**names, "session": "who", "request_class": "kind", "turn": "step", "think_s": None})
     assert trace.session.tolist() == [0, 1]
     assert trace.class_names == ("chat", "code")
+    path.write_text("when,in,out,id,of,blocks,each\n1,40,20,a,,1 2,16\n2,60,40,b,a,1 2 3,16\n")
+    named = {"request": "id", "parent": "of", "prefix_hashes": "blocks", "hash_tokens": "each"}
+    trace = read_trace(path, {**names, **named})
+    assert trace.parent.tolist() == [-1, 0]
+    assert (trace.prefix_hashes.of(1).tolist(), trace.prefix_hashes.tokens) == ([1, 2, 3], 16)
+    with pytest.raises(ScenarioError, match="columns name 'parent', but request and parent go together"):
+        read_trace(path, {**names, "parent": "of"})
+    path.write_text("when,in,out,who,kind,step\n1,10,20,x,chat,1\n2,30,40,y,code,\n")
     with pytest.raises(ScenarioError, match="no column 'whom'"):
         read_trace(path, {**names, "session": "whom"})
     path.write_text("when,in,out,step\n1,10,20,1\n2,30,40,two\n")

@@ -26,7 +26,7 @@ from capsim.prices import Price
 from capsim.source import MAX_PROBLEMS, Location, Source, load, validate
 from capsim.workload.figures import Figures
 from capsim.workload.profiles import RateProfile
-from capsim.workload.spec import Workload
+from capsim.workload.spec import WorkloadPreset
 
 FOLDER = Path(__file__).parent
 # A file must give a date; only what is read from a file without one is undated.
@@ -41,7 +41,7 @@ SPECS: dict[str, type[BaseModel]] = {
     "engines": EngineSpec,
     "prices": Price,
     "calibrations": Efficiency,
-    "workloads": Workload,
+    "workloads": WorkloadPreset,
     "traffic": Figures,
     "profiles": RateProfile,
     "api_tiers": ApiTier,
@@ -93,7 +93,7 @@ class Catalog:
     engines: dict[str, EngineSpec]
     prices: dict[str, Price]
     calibrations: dict[str, Efficiency]
-    workloads: dict[str, Workload]
+    workloads: dict[str, WorkloadPreset]
     traffic: dict[str, Figures]
     profiles: dict[str, RateProfile]
     api_tiers: dict[str, ApiTier]

@@ -1,5 +1,6 @@
 """Verbs on traces: describe one, fit a preset to one, and show how the catalog's presets stand."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,11 @@ Columns = Annotated[
     str | None,
     typer.Option(metavar="ROLE=NAME,...", help="Columns of an unknown schema: arrival=when,prompt_tokens=in,..."),
 ]
-HOUR_S = 3600.0
+SESSION_FIGURES: dict[str, Callable[["Figures"], float | None]] = {
+    "turns mean": lambda of: of.turns.mean, "turns p95": lambda of: of.turns.p95,
+    "gap s mean": lambda of: of.gap_s.mean, "gap s p50": lambda of: of.gap_s.p50, "gap s p95": lambda of: of.gap_s.p95,
+    "reuse": lambda of: of.reuse,
+}  # fmt: skip
 
 
 @trace.command("describe")
@@ -58,7 +63,7 @@ def fit_preset(
 
     from capsim.cli import tables
     from capsim.errors import ScenarioError
-    from capsim.workload.generated import generated
+    from capsim.workload.generated import generated, telling_span_s
     from capsim.workload.preset import preset_of
 
     preset = preset_of(file, _columns(columns), date.today())
@@ -69,7 +74,7 @@ def fit_preset(
         except OSError as error:
             raise ScenarioError.one(f"cannot be written: {error.strerror}", path=f"--out {out}") from error
     if preset.fit is None:
-        blocks = [_figures({"generated": generated(preset.workload, HOUR_S)})]
+        blocks = [_figures({"generated": generated(preset.workload, telling_span_s(preset.workload))})]
     else:
         blocks = [
             _figures({"the trace": preset.fit.trace, "generated": preset.fit.generated}),
@@ -82,25 +87,26 @@ def fit_preset(
 
 @trace.command("presets")
 def show_presets(format_: OutputFormat = Format.table) -> None:
-    """What each preset of the catalog generates in an hour, beside its source where that is known."""
+    """What each preset of the catalog generates, beside its source where that is known."""
     from capsim.catalog import load_catalog
     from capsim.cli import tables
     from capsim.store import to_json
-    from capsim.workload.generated import generated
+    from capsim.workload.generated import generated, telling_span_s
 
     catalog = load_catalog()
-    found = {}
+    found, arrivals = {}, {}
     for name, preset in catalog.workloads.items():
         if name in catalog.traffic:
             found[f"{name}: source"] = catalog.traffic[name]
-        found[f"{name}: generated"] = generated(preset, HOUR_S)
-    document = {name: figures.model_dump() for name, figures in found.items()}
+        found[f"{name}: generated"] = generated(preset, telling_span_s(preset))
+        arrivals[f"{name}: generated"] = catalog.provenance["workloads", name].of("arrival").basis
+    document = {name: {"arrivals": arrivals.get(name), **one.model_dump()} for name, one in found.items()}
     if format_ is Format.json:
         print(to_json(document), end="")
     elif format_ is Format.csv:
         print(tables.csv_text(document), end="")
     else:
-        print(tables.document_text([_side_by_side(found)], [], format_), end="")
+        print(tables.document_text([_side_by_side(found, arrivals)], [], format_), end="")
 
 
 def _columns(text: str | None) -> dict[str, str] | None:
@@ -139,7 +145,8 @@ def _head(document: dict[str, Any]) -> "Rows":
         turns = ", ".join(f"{name} {_number(sessions[f'turns_{name}'])}" for name in ("mean", "p50", "p95"))
         gaps = ", ".join(f"{name} {_number(sessions[f'gap_s_{name}'])}" for name in ("p5", "p50", "p95"))
         share = f"{sessions['multi_turn_share']:.1%} of several turns"
-        rows.append(["Sessions", f"{sessions['sessions']:,}, {share}; turns {turns}"])
+        told = " (told by prompts that begin with an earlier one)" if sessions["inferred"] else ""
+        rows.append([f"Sessions{told}", f"{sessions['sessions']:,}, {share}; turns {turns}"])
         rows.append(["Gaps in sessions", f"{gaps} s"])
     return rows
 
@@ -157,6 +164,9 @@ def _figures(streams: dict[str, "Figures"]) -> "Rows":
         for quantity in ("mean", "p50", "p95", "p99"):
             values = (_number(getattr(getattr(one, name), quantity)) for one in streams.values())
             rows.append([f"{label} {quantity}", *values])
+    if any(one.turns.mean for one in streams.values()):
+        for label, value in SESSION_FIGURES.items():
+            rows.append([label, *(_number(value(one)) for one in streams.values())])
     return rows
 
 
@@ -178,12 +188,14 @@ def _nearest(distances: dict[str, float]) -> "Rows":
     return [*rows, *([name, _number(apart), ""] for name, apart in list(distances.items())[:3])]
 
 
-def _side_by_side(found: dict[str, "Figures"]) -> "Rows":
-    """A row a stream."""
+def _side_by_side(found: dict[str, "Figures"], arrivals: Mapping[str, str]) -> "Rows":
+    """A row a stream; ``arrivals`` says how far to trust those of a preset."""
     quantities = ("mean", "p50", "p95")
     lengths = [f"{what} {quantity}" for what in ("prompt", "output") for quantity in quantities]
-    rows = [["Preset", "req/s", "CV", "IDC 1 s", "10 s", "60 s", *lengths]]
+    rows = [["Preset", "arrivals", "req/s", "CV", "IDC 1 s", "10 s", "60 s", *lengths, *SESSION_FIGURES]]
     for name, one in found.items():
         tokens = [getattr(of, quantity) for of in (one.prompt_tokens, one.output_tokens) for quantity in quantities]
-        rows.append([name, *map(_number, [one.rate_per_s, one.cv, *one.idc, *tokens])])
+        of_sessions = [value(one) for value in SESSION_FIGURES.values()]
+        numbers = map(_number, [one.rate_per_s, one.cv, *one.idc, *tokens, *of_sessions])
+        rows.append([name, arrivals.get(name, ""), *numbers])
     return rows

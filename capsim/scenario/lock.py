@@ -37,7 +37,7 @@ def _digest(trace: Trace) -> str:
     digest = hashlib.sha256()
     for column in (trace.arrival_s, trace.prompt_tokens, trace.output_tokens):
         digest.update(column.tobytes())
-    optional = {"session": trace.session, "turn": trace.turn}
+    optional = {"session": trace.session, "turn": trace.turn, "parent": trace.parent, "think_s": trace.think_s}
     if trace.prefix_hashes is not None:
         hashes = trace.prefix_hashes
         optional |= {f"hashes of {hashes.tokens} tokens": hashes.values, "offsets": hashes.offsets}

@@ -3,39 +3,43 @@
 from pathlib import Path
 from typing import Any
 
-from capsim.catalog import Catalog, Fact, load_entry
+from capsim.catalog import Catalog, Fact, Provenance, load_entry
 from capsim.errors import ScenarioError, did_you_mean
 from capsim.source import Location, Source
 from capsim.workload.profiles import read_rates
-from capsim.workload.spec import Workload
+from capsim.workload.spec import WorkloadPreset
 from capsim.workload.traces import PATHS
 
 DRAWN_BY_PRESET = ("arrival", "prompt_tokens", "output_tokens")
+REPLACED_BY_TRACE = (*DRAWN_BY_PRESET, "session", "prefix")
 
 
-def apply_preset(source: Source, catalog: Catalog) -> tuple[str, Fact] | None:
-    """Fill in what the workload leaves to its preset; a trace replaces the preset's arrivals and lengths.
+def apply_preset(source: Source, catalog: Catalog) -> dict[str, tuple[str, Fact]]:
+    """Fill in what the scenario leaves to its preset; a trace replaces all that the preset would draw but pauses.
 
-    A preset is an entry of the catalog or a file with one, as ``capsim trace fit`` writes it. Returns its name and the
-    fact behind it.
+    A preset is an entry of the catalog or a file with one, as ``capsim trace fit`` writes it. Its target is the
+    scenario's where that has no ``slo`` of its own. Returns its name and the fact behind each part that it gave.
     """
     given = source.values.get("workload")
     if not isinstance(given, dict) or not isinstance(given.get("preset"), str):
-        return None
+        return {}
     name = given["preset"]
-    fact: Fact
     if name in catalog.workloads:
-        preset, fact = catalog.workloads[name], catalog.provenance["workloads", name]
+        preset, facts = catalog.workloads[name], catalog.provenance["workloads", name]
     else:
-        preset, fact = _preset_of_file(name, source, catalog)
+        preset, facts = _preset_of_file(name, source, catalog)
         given = {key: value for key, value in given.items() if key != "preset"}
-    hidden = DRAWN_BY_PRESET if given.get("trace") is not None else ()
-    filled = {key: value for key, value in preset.model_dump(exclude_unset=True).items() if key not in hidden}
+    hidden = REPLACED_BY_TRACE if given.get("trace") is not None else ()
+    filled = preset.model_dump(exclude_unset=True, exclude={"slo", *hidden})
     source.values["workload"] = {**filled, **given}
-    return name, fact
+    found: dict[str, tuple[str, Fact]] = {"workload": (name, facts)}
+    if preset.slo is not None and "slo" not in source.values:
+        source.values["slo"] = preset.slo.model_dump(exclude_none=True)
+        found["slo"] = name, facts.of("slo")
+    return found
 
 
-def _preset_of_file(name: str, source: Source, catalog: Catalog) -> tuple[Workload, Fact]:
+def _preset_of_file(name: str, source: Source, catalog: Catalog) -> tuple[WorkloadPreset, Provenance]:
     place = ("workload", "preset")
     if not name.endswith((".yaml", ".yml")):
         hint = did_you_mean(name, list(catalog.workloads))

@@ -23,6 +23,7 @@ from capsim.scenario.resolved import Resolved
 from capsim.scenario.spec import Scenario
 from capsim.source import Source, load, override, validate
 from capsim.workload.traces import Trace, read_trace
+from capsim.workload.traces.follow import why_not_closed
 
 
 def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
@@ -56,7 +57,7 @@ class _Lookup:
 
     source: Source
     catalog: Catalog
-    preset: tuple[str, Fact] | None = None
+    preset: dict[str, tuple[str, Fact]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     basis: dict[str, tuple[str, Fact]] = field(default_factory=dict)
 
@@ -100,8 +101,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
         missing = f"{device.name} does not compute in {kv_format.arithmetic}, which {kv_format.name} KV needs"
         find.complain(missing, "kv_format")
     find.check()
-    if find.preset is not None:
-        find.basis["workload"] = find.preset
+    find.basis |= find.preset
     engine = _with_settings(engine, scenario)
 
     def at(layout: Parallelism) -> Resolved:
@@ -140,10 +140,13 @@ def _trace(scenario: Scenario, find: _Lookup) -> Trace | None:
         return None
     columns = None if workload.columns is None else workload.columns.model_dump()
     try:
-        return read_trace(find.source.file(workload.trace, "workload.trace"), columns)
+        trace = read_trace(find.source.file(workload.trace, "workload.trace"), columns)
     except ScenarioError as error:
         find.problems += error.problems
         return None
+    if workload.replay == "closed" and (message := why_not_closed(trace)):
+        find.complain(message, "workload", "replay", hint="replay: open keeps the recorded arrivals")
+    return trace
 
 
 def _weights(scenario: Scenario, model: ModelSpec, find: _Lookup) -> str:

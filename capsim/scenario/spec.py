@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from capsim.hardware import Bytes, PositiveSeconds
+from capsim.hardware import Bytes
 from capsim.prices import OwnPrice
+from capsim.slo import SLO
 from capsim.workload.spec import Closed, Workload
 
 
@@ -51,41 +52,6 @@ class PriceSpec(_Spec):
         if sum(value is not None for value in (self.catalog, self.usd_per_hour, self.own)) != 1:
             raise ValueError("give one of: a price of the catalog, an all-in usd_per_hour, an own block (bottom-up)")
         return self
-
-
-class Thresholds(_Spec):
-    """Upper limits of a request's latencies; ``itl_s`` bounds its longest gap between two tokens."""
-
-    ttft_s: PositiveSeconds | None = None
-    tpot_s: PositiveSeconds | None = None
-    itl_s: PositiveSeconds | None = None
-    e2e_s: PositiveSeconds | None = None
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        limits = {name: getattr(self, name) for name in Thresholds.model_fields}
-        return {name: limit for name, limit in limits.items() if limit is not None}
-
-    @model_validator(mode="after")
-    def _some_threshold(self) -> "Thresholds":
-        if not self.thresholds:
-            raise ValueError("give at least one threshold: ttft_s, tpot_s, itl_s or e2e_s")
-        return self
-
-
-class SLO(Thresholds):
-    """Latency target: at least ``attained`` of the offered requests stay inside every threshold given.
-
-    ``later_turns`` replace thresholds for all but the first turn of a session.
-    """
-
-    attained: float = Field(0.95, gt=0, le=1)
-    later_turns: Thresholds | None = None
-
-    @property
-    def later_thresholds(self) -> dict[str, float]:
-        """What holds for later turns."""
-        return self.thresholds | (self.later_turns.thresholds if self.later_turns else {})
 
 
 class PlanSpec(_Spec):

@@ -1,4 +1,4 @@
-"""Who asks: open arrivals that come whatever happens, and users who wait for an answer before they ask again."""
+"""Who asks: arrivals that come whatever happens, users and turns of a trace that wait for an answer before."""
 
 from collections.abc import Iterable, Iterator
 from itertools import count
@@ -10,7 +10,7 @@ from simpy import Environment, Event
 from capsim.sim.sequence import OnEnd, Sequence
 from capsim.workload.chats import Chat, Sessions
 from capsim.workload.prefixes import Run
-from capsim.workload.requests import ClosedLoop, OpenArrivals, Request, Traffic
+from capsim.workload.requests import ClosedLoop, ClosedReplay, OpenArrivals, Request, Traffic
 
 COUNT_EVERY = 16
 """Requests between two counts of the sessions, more where there are many sessions to count."""
@@ -34,6 +34,9 @@ def start(desk: Desk, traffic: Traffic) -> None:
     """Let the clients loose on a cluster."""
     if isinstance(traffic, OpenArrivals):
         _start_open(desk, traffic)
+        return
+    if isinstance(traffic, ClosedReplay):
+        _start_replay(desk, traffic)
         return
     if isinstance(traffic, Sessions):
         _Visitors(desk, traffic)
@@ -61,6 +64,27 @@ def _start_open(desk: Desk, arrivals: OpenArrivals) -> None:
             upcoming = next(coming, None)
 
     env.timeout(0).callbacks.append(arrive)
+
+
+def _start_replay(desk: Desk, replay: ClosedReplay) -> None:
+    whose, pause_s = replay.whose.tolist(), replay.pause_s.tolist()
+    followers: dict[int, list[int]] = {}
+    for row, before in enumerate(replay.follows.tolist()):
+        followers.setdefault(before, []).append(row)
+
+    def come(row: int, in_s: float) -> None:
+        desk.env.timeout(in_s).callbacks.append(lambda _: ask(row))
+
+    def ask(row: int) -> None:
+        session, turn = whose[row]
+        desk.submit(replay.requests[row], session, turn, lambda _: ended(row))
+
+    def ended(row: int) -> None:
+        for later in followers.get(row, ()):
+            come(later, pause_s[later])
+
+    for row in followers.get(-1, ()):
+        come(row, float(replay.arrival_s[row]))
 
 
 class _Budget:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ TOGETHER = 64
 MAX_REQUESTS = 10_000
 """Of one session, however long its draws make it."""
 POOL_REQUESTS, POOL_SESSIONS = 20_000, 64
+PARTS = 500
 _ONE = Constant(kind="constant", value=1)
 ONE_REQUEST = Session(turns=_ONE, new_tokens=_ONE)
 
@@ -97,6 +98,19 @@ def sessions(workload: Workload, seed: int, replication: int, limit: int | None)
     )  # fmt: skip
 
 
+def request_times(workload: Workload, seed: int, replication: int) -> np.ndarray:
+    """When requests of open sessions come within ``duration_s``, if answers take no time. Shape (n,), in order."""
+    drawn, span_s = sessions(workload, seed, replication, None), workload.duration_s or 0.0
+    times_s = [begun.start_s + _since_first(begun.chat.pause_s[begun.request :]) for begun in drawn.begun]
+    begins_s = takewhile(lambda at_s: at_s <= span_s, drawn.arrival_s)
+    times_s += [at_s + _since_first(chat.pause_s) for at_s, chat in zip(begins_s, drawn.chats, strict=False)]
+    return np.sort(np.concatenate([one[one <= span_s] for one in (np.empty(0), *times_s)]))
+
+
+def _since_first(pause_s: list[float]) -> np.ndarray:
+    return np.cumsum([0.0, *pause_s[:-1]])
+
+
 def sample(workload: Workload, requests: int) -> list[Chat]:
     """Some whole sessions, of about so many requests in all."""
     drawn: list[Chat] = []
@@ -106,6 +120,19 @@ def sample(workload: Workload, requests: int) -> list[Chat]:
         if requests <= 0 and len(drawn) >= POOL_SESSIONS:
             return drawn
     raise AssertionError("sessions ended")
+
+
+def mean_requests(workload: Workload) -> float:
+    """Requests of a session, on average."""
+    if workload.session is None:
+        return 1.0
+    parts = (_Part(workload, 0, 0, f"session {{}}/{part}") for part in range(PARTS))
+    return float(np.mean([len(rounds) for part in parts for rounds in part.rounds()]))
+
+
+def tokens(some: list[Chat]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt and output tokens of all their requests, shape (n,) each."""
+    return np.concatenate([c.prompt_tokens for c in some]), np.concatenate([c.output_tokens for c in some])
 
 
 def reused_tokens(chat: Chat, prefix: Prefix) -> list[int]:
@@ -195,7 +222,7 @@ class _Part:
         workload, session = self._workload, self._session
         assert workload.prompt_tokens is not None
         assert workload.output_tokens is not None
-        rounds = self._rounds()
+        rounds = self.rounds()
         rows = max(map(len, rounds))
         first, groups = self._tokens("first prompt", workload.prompt_tokens, 1)[0].tolist(), self._groups()
         new = self._tokens("new", session.new_tokens, rows)
@@ -212,7 +239,7 @@ class _Part:
             chats.append(Chat(prompts, answers, *waits, summaries, groups[one]))
         return chats
 
-    def _rounds(self) -> list[list[int]]:
+    def rounds(self) -> list[list[int]]:
         """For each session and each of its requests the calls to tools that follow at once; none before a pause."""
         turns = self._tokens("turns", self._session.turns, 1)[0].clip(max=MAX_REQUESTS)
         tools = self._session.tools

@@ -1,15 +1,19 @@
 """What a trace says of its traffic: figures, reuse of prefixes, sessions, and the preset that is nearest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from capsim.workload.arrivals import Profile
-from capsim.workload.figures import Figures, distribution_distance, figures, variation
-from capsim.workload.requests import draw_arrivals, draw_lengths
+from capsim.workload.figures import Figures, distribution_distance, variation
+from capsim.workload.generated import arrivals_in, requests_per_s
+from capsim.workload.requests import draw_lengths
 from capsim.workload.spec import Closed, Workload
+from capsim.workload.trace_figures import trace_figures, turns_and_gaps
 from capsim.workload.traces import Trace
+from capsim.workload.traces.follow import sessions_of
 
 COMPARED = 20_000
 """Requests drawn of a preset to compare it with."""
@@ -17,9 +21,13 @@ COMPARED = 20_000
 
 @dataclass(frozen=True)
 class Sessions:
-    """Conversations in a trace; gaps are from a turn's arrival to the next turn's."""
+    """Conversations in a trace; gaps are from a turn's arrival to the next turn's.
+
+    ``inferred`` ones are not named by the trace: prompts that begin with a whole earlier one belong to it.
+    """
 
     sessions: int
+    inferred: bool
     turns_mean: float
     turns_p50: float
     turns_p95: float
@@ -45,12 +53,12 @@ class Description:
     distances: dict[str, float]
 
 
-def describe(trace: Trace, presets: dict[str, Workload]) -> Description:
+def describe(trace: Trace, presets: Mapping[str, Workload]) -> Description:
     """All that can be said of the trace."""
-    span_s = float(trace.arrival_s[-1])
+    seen = trace_figures(trace)
     return Description(
-        len(trace), trace.failed, span_s, figures(trace.arrival_s, trace.prompt_tokens, trace.output_tokens),
-        _correlation(trace), reuse(trace), sessions(trace), distances(trace, presets),
+        len(trace), trace.failed, float(trace.arrival_s[-1]), seen, _correlation(trace), seen.reuse, sessions(trace),
+        distances(trace, presets),
     )  # fmt: skip
 
 
@@ -60,36 +68,18 @@ def _correlation(trace: Trace) -> float | None:
     return float(spearmanr(trace.prompt_tokens, trace.output_tokens).statistic)
 
 
-def reuse(trace: Trace) -> float | None:
-    """Share of prompt tokens in blocks that lead their prompt and were seen before; None without hashes."""
-    hashes = trace.prefix_hashes
-    if hashes is None:
-        return None
-    seen: set[int] = set()
-    hit_tokens = 0
-    for request, prompt_tokens in enumerate(trace.prompt_tokens.tolist()):
-        blocks = hashes.of(request).tolist()
-        run = next((index for index, block in enumerate(blocks) if block not in seen), len(blocks))
-        hit_tokens += min(run * hashes.tokens, prompt_tokens)
-        seen.update(blocks)
-    return float(hit_tokens / trace.prompt_tokens.sum())
-
-
 def sessions(trace: Trace) -> Sessions | None:
-    """Turns and gaps of the sessions that the trace names; None where it names none."""
-    if trace.session is None or not (trace.session >= 0).any():
+    """Turns and gaps of the sessions that the trace names, or that its prefixes show; None where it tells none."""
+    turns, gaps_s = turns_and_gaps(sessions_of(trace), trace.arrival_s)
+    if not len(turns):
         return None
-    rows = np.flatnonzero(trace.session >= 0)
-    rows = rows[np.argsort(trace.session[rows], kind="stable")]
-    session = trace.session[rows]
-    turns = np.unique(session, return_counts=True)[1]
-    gaps_s = np.diff(trace.arrival_s[rows])[np.diff(session) == 0]
     gaps = np.quantile(gaps_s, [0.05, 0.5, 0.95]).tolist() if len(gaps_s) else [None] * 3
     p50, p95 = np.quantile(turns, [0.5, 0.95]).tolist()
-    return Sessions(len(turns), float(turns.mean()), p50, p95, float((turns > 1).mean()), *gaps)
+    inferred = trace.session is None
+    return Sessions(len(turns), inferred, float(turns.mean()), p50, p95, float((turns > 1).mean()), *gaps)
 
 
-def distances(trace: Trace, presets: dict[str, Workload]) -> dict[str, float]:
+def distances(trace: Trace, presets: Mapping[str, Workload]) -> dict[str, float]:
     """How far each preset is, nearest first.
 
     The Kolmogorov–Smirnov distance of the prompts plus that of the outputs plus |ln| of the ratio of the gaps' CVs, so
@@ -101,7 +91,7 @@ def distances(trace: Trace, presets: dict[str, Workload]) -> dict[str, float]:
         if isinstance(preset.arrival, Closed) or (isinstance(preset.arrival, Profile) and preset.arrival.rates is None):
             continue
         prompt, output = draw_lengths(preset, COMPARED)
-        theirs = variation(np.diff(draw_arrivals(preset.model_copy(update={"requests": COMPARED}), 0, 0)[0]))
+        theirs = variation(np.diff(arrivals_in(preset, COMPARED / requests_per_s(preset), 0, 0)))
         clumping = abs(float(np.log(cv / theirs))) if cv and theirs else 0.0
         found[name] = (
             distribution_distance(trace.prompt_tokens, prompt)

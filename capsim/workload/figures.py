@@ -7,7 +7,7 @@ SMALLEST_SAMPLE = 10
 
 
 class Lengths(BaseModel):
-    """Tokens of prompts or of answers; what is not known is None."""
+    """Tokens of prompts or of answers, turns of sessions or seconds between two; what is not known is None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,7 +22,8 @@ class Figures(BaseModel):
 
     ``cv`` is the coefficient of variation of the gaps, ``cv_in_minute`` that of the gaps inside one minute (its mean
     over minutes, weighted by gaps). ``idc_…`` is the variance of the counts in windows of that length over their mean:
-    1 for Poisson arrivals at every length.
+    1 for Poisson arrivals at every length. ``turns`` are the requests of a session, ``gap_s`` the time from one to the
+    next, ``reuse`` the share of prompt tokens that a prefix cache would hold which forgets nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,9 @@ class Figures(BaseModel):
     peak_to_mean_minute: float | None = None
     prompt_tokens: Lengths = Lengths()
     output_tokens: Lengths = Lengths()
+    turns: Lengths = Lengths()
+    gap_s: Lengths = Lengths()
+    reuse: float | None = None
 
     @property
     def idc(self) -> tuple[float | None, ...]:
@@ -61,9 +65,11 @@ def figures(
     )
 
 
-def lengths(tokens: np.ndarray) -> Lengths:
-    p50, p95, p99 = np.quantile(tokens, [0.5, 0.95, 0.99]).tolist()
-    return Lengths(mean=float(tokens.mean()), p50=p50, p95=p95, p99=p99)
+def lengths(values: np.ndarray) -> Lengths:
+    if not len(values):
+        return Lengths()
+    p50, p95, p99 = np.quantile(values, [0.5, 0.95, 0.99]).tolist()
+    return Lengths(mean=float(values.mean()), p50=p50, p95=p95, p99=p99)
 
 
 def variation(gaps_s: np.ndarray) -> float | None:

@@ -2,39 +2,73 @@
 
 import numpy as np
 
-from capsim.workload.arrivals import long_run_rate_per_s
+from capsim.workload import chats
+from capsim.workload.arrivals import Windows, long_run_rate_per_s
 from capsim.workload.classes import Superposed
-from capsim.workload.figures import Figures, figures
+from capsim.workload.figures import Figures, figures, lengths
 from capsim.workload.requests import draw_arrivals, draw_lengths
-from capsim.workload.sessions import Users
+from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
 
 SAMPLE = 50_000
 MAX_ARRIVALS = 1_000_000
 MOST, FEWEST = 50, 3
 SEED = 0
+HOUR_S = 3600.0
 ARRIVAL_FIGURES = ("rate_per_s", "cv", "cv_in_minute", "idc_1s", "idc_10s", "idc_60s", "peak_to_mean_minute")
 
 
 def generated(workload: Workload, span_s: float) -> Figures:
-    """Figures of streams of ``span_s``: the mean of each over replications, fewer of them at a higher rate."""
-    replications = int(np.clip(MAX_ARRIVALS / (span_s * open_rate_per_s(workload)), FEWEST, MOST))
-    timed = workload.model_copy(update={"duration_s": span_s, "requests": None})
-    prompt, output = draw_lengths(workload, SAMPLE)
-    drawn = [draw_arrivals(timed, SEED, index)[0] for index in range(replications)]
+    """Figures of streams of ``span_s``: the mean of each over replications, fewer of them at a higher rate.
+
+    The answers of sessions take no time.
+    """
+    if workload.in_sessions:
+        some = chats.sample(workload, SAMPLE)
+        prompt, output = chats.tokens(some)
+        found, replications = _session_figures(some, workload.prefix or Prefix()), FEWEST
+    else:
+        prompt, output = draw_lengths(workload, SAMPLE)
+        found = {}
+        replications = int(np.clip(MAX_ARRIVALS / (span_s * requests_per_s(workload)), FEWEST, MOST))
+    drawn = [arrivals_in(workload, span_s, SEED, index) for index in range(replications)]
     seen = [figures(arrival_s, prompt, output, span_s) for arrival_s in drawn if len(arrival_s)]
     means = {name: _mean([getattr(one, name) for one in seen]) for name in ARRIVAL_FIGURES}
-    return seen[0].model_copy(update=means)
+    return seen[0].model_copy(update={**means, **found})
 
 
-def open_rate_per_s(workload: Workload) -> float:
+def telling_span_s(workload: Workload) -> float:
+    """How long a stream tells of the arrivals: an hour, or all of their windows where that is longer."""
+    arrival = workload.arrival
+    return max(HOUR_S, arrival.window_s * len(arrival.windows)) if isinstance(arrival, Windows) else HOUR_S
+
+
+def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) -> np.ndarray:
+    """When an open workload's requests come within ``span_s``. Shape (n,)."""
+    timed = workload.model_copy(update={"duration_s": span_s, "requests": None})
+    if workload.in_sessions:
+        return chats.request_times(timed, seed, replication)
+    return draw_arrivals(timed, seed, replication)[0]
+
+
+def requests_per_s(workload: Workload) -> float:
     """Requests a second of an open workload, over a long time."""
     arrival = workload.arrival
     assert arrival is not None
     assert not isinstance(arrival, (Closed, Users))
     if isinstance(arrival, Superposed):
         return sum(long_run_rate_per_s(one.arrival) for one in arrival.classes)
-    return long_run_rate_per_s(arrival)
+    return long_run_rate_per_s(arrival) * chats.mean_requests(workload)
+
+
+def _session_figures(some: list[chats.Chat], prefix: Prefix) -> dict[str, object]:
+    """Turns, gaps and reuse of whole sessions."""
+    reused = sum(sum(chats.reused_tokens(chat, prefix)) for chat in some)
+    return {
+        "turns": lengths(np.array([len(chat.pause_s) for chat in some])),
+        "gap_s": lengths(np.concatenate([chat.pause_s[:-1] for chat in some])),
+        "reuse": reused / sum(sum(chat.prompt_tokens) for chat in some),
+    }
 
 
 def _mean(values: list[float | None]) -> float | None:

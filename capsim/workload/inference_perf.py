@@ -1,4 +1,4 @@
-"""Workload profiles of kubernetes-sigs/inference-perf: a request's lengths from means, spreads and bounds."""
+"""Workload profiles of kubernetes-sigs/inference-perf: lengths, turns and pauses from means, spreads and bounds."""
 
 import json
 import re
@@ -10,13 +10,15 @@ from scipy.stats import expon, lognorm, norm
 
 from capsim.errors import ScenarioError
 from capsim.workload.distributions import MAX_TOKENS
-from capsim.workload.fit import QUANTILES
+from capsim.workload.fit_lengths import QUANTILES
 
 MAX_BYTES = 1_000_000
 MAX_MS = 1e9
 TAIL = 1e-6
 ASSUMED_RATE_PER_S = 1.0
+SHORTEST_S = 1e-3
 SLO_KEY = re.compile(r"(ttft|itl|tpot|e2e)_p(\d+)_ms$")
+THRESHOLDS = {"ttft": "ttft_s", "itl": "tpot_s", "tpot": "tpot_s", "e2e": "e2e_s"}
 
 
 def is_profile(path: Path) -> bool:
@@ -24,11 +26,13 @@ def is_profile(path: Path) -> bool:
     return path.suffix == ".json" and path.is_file() and "input_sequence_length" in _document(path)
 
 
-def read_profile(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A workload's values, and the profile's latency targets as ``{ttft p99: 1 s}``.
+def read_profile(path: Path) -> dict[str, Any]:
+    """A workload's values, and the profile's latency targets as its ``slo``.
 
-    The lengths are those of one request, whatever its turn. A profile says nothing of when sessions come: one request
-    a second stands for it.
+    The system prompt stands before the input of a session's first request, and what each turn adds follows, as
+    inference-perf's own configuration of its code-generation profile reads these fields. A profile says nothing of
+    when sessions come (about one request a second stands for it), nor of what a context does that reaches the longest
+    input: it is cut to one of mean length.
 
     Raises
     ------
@@ -36,12 +40,44 @@ def read_profile(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         A length lacks a value, or has a distribution that is not known; a target is not a number.
     """
     profile = _document(path)
-    values = {
-        "arrival": {"kind": "poisson", "rate_per_s": ASSUMED_RATE_PER_S},
-        "prompt_tokens": _distribution(profile, "input_sequence_length", path),
+    shared = _shared_tokens(profile, path)
+    turns, rate_per_s = _session(profile, shared, path), ASSUMED_RATE_PER_S
+    if turns:
+        rate_per_s /= _numbers(profile, "number_of_turns", path)["mean"]
+    slo = _slo(profile, path)
+    return {
+        "arrival": {"kind": "poisson", "rate_per_s": float(f"{rate_per_s:.4g}")},
+        "prompt_tokens": _distribution(profile, "input_sequence_length", path, longer=shared),
         "output_tokens": _distribution(profile, "output_sequence_length", path),
+        **turns,
+        **({"prefix": {"global_tokens": round(shared)}} if shared else {}),
+        **({"slo": slo} if slo else {}),
     }
-    return values, _targets(profile, path)
+
+
+def _shared_tokens(profile: dict[str, Any], path: Path) -> float:
+    """The system prompt's mean; every profile so far has one of constant length, or none."""
+    if "system_prompt" not in profile:
+        return 0.0
+    mean = _numbers(profile, "system_prompt", path)["mean"]
+    if not 0 <= mean <= MAX_TOKENS:
+        raise ScenarioError.one(f"not a number of tokens: {mean:g}", path=path, key="system_prompt")
+    return mean
+
+
+def _session(profile: dict[str, Any], shared: float, path: Path) -> dict[str, Any]:
+    """Turns, what they add and the pauses between them; nothing where there is one, or what they add is not said."""
+    if profile.get("multi_turn") is not True:
+        return {}
+    longest = _numbers(profile, "input_sequence_length", path)
+    return {
+        "think_s": _distribution(profile, "time_between_turns", path, least=SHORTEST_S),
+        "session": {
+            "turns": _distribution(profile, "number_of_turns", path),
+            "new_tokens": _distribution(profile, "input_sequence_length_per_turn", path),
+            "compaction": {"at_tokens": round(longest["max"] + shared), "to_tokens": round(longest["mean"] + shared)},
+        },
+    }
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -55,34 +91,53 @@ def _document(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _targets(profile: dict[str, Any], path: Path) -> dict[str, str]:
+def _slo(profile: dict[str, Any], path: Path) -> dict[str, float]:
+    """The targets as thresholds of a request, attained by the smallest of the shares that they name.
+
+    ITL targets, which the profiles derive from MLPerf's times per output token, hold for TPOT; capsim's ``itl_s`` is a
+    request's longest gap.
+    """
     metadata = profile.get("metadata", {})
     slos = metadata.get("slos", {}) if isinstance(metadata, dict) else None
     if not isinstance(slos, dict):
         raise ScenarioError.one("expected latency targets by their names", path=path, key="metadata.slos")
-    targets = {}
+    thresholds: dict[str, float] = {}
+    shares = []
     for name, target_ms in slos.items():
         if found := SLO_KEY.match(name):
             if isinstance(target_ms, bool) or not isinstance(target_ms, (int, float)) or not 0 < target_ms < MAX_MS:
                 message = f"expected milliseconds (got {target_ms!r})"
                 raise ScenarioError.one(message, path=path, key=f"metadata.slos.{name}")
-            targets[f"{found[1]} p{found[2]}"] = f"{target_ms / 1000:g} s"
-    return targets
+            threshold = THRESHOLDS[found[1]]
+            thresholds[threshold] = min(target_ms / 1000, thresholds.get(threshold, np.inf))
+            shares.append(int(found[2]) / 100)
+    return {**thresholds, "attained": min(shares)} if thresholds else {}
 
 
-def _distribution(profile: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """Quantiles of the profile's distribution, cut to its bounds as inference-perf cuts its draws."""
+def _numbers(profile: dict[str, Any], key: str, path: Path) -> dict[str, float]:
+    """Bounds, mean and spread of one of the profile's distributions."""
     given = profile.get(key, {})
     try:
-        low, high, mean, spread = (float(given[name]) for name in ("min", "max", "mean", "standard_deviation"))
+        numbers = {name: float(given[name]) for name in ("min", "max", "mean", "standard_deviation")}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ScenarioError.one("needs min, max, mean and standard_deviation", path=path, key=key) from error
-    low = max(low, 1.0)
+    if not np.isfinite(list(numbers.values())).all():
+        raise ScenarioError.one(f"not finite: {numbers}", path=path, key=key)
+    return numbers
+
+
+def _distribution(
+    profile: dict[str, Any], key: str, path: Path, *, least: float = 1.0, longer: float = 0.0
+) -> dict[str, Any]:
+    """Quantiles of the profile's distribution, cut to its bounds as inference-perf cuts its draws, and made longer."""
+    low, high, mean, spread = _numbers(profile, key, path).values()
+    low = max(low, least)
     if not low <= mean <= high <= MAX_TOKENS:
         raise ScenarioError.one("mean must lie between min and max", path=path, key=key)
     if not 0 <= spread <= MAX_TOKENS:
         raise ScenarioError.one(f"not a standard_deviation: {spread:g}", path=path, key=key)
-    kind = str(given.get("distribution_type", "log_normal"))
+    low, high, mean = low + longer, high + longer, mean + longer
+    kind = str(profile[key].get("distribution_type", "log_normal"))
     if spread == 0 or mean == low:
         return {"kind": "constant", "value": mean}
     if kind == "bimodal":

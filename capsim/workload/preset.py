@@ -1,7 +1,7 @@
 """A workload preset made of a file: a trace fitted, a profile or a set of clients carried over."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from capsim.source import Source, validate
 from capsim.workload.fit import Fit, fit
 from capsim.workload.inference_perf import is_profile, read_profile
 from capsim.workload.servegen import is_clients, read_clients
-from capsim.workload.spec import Workload
+from capsim.workload.spec import WorkloadPreset
 from capsim.workload.traces import read_trace
 
 BLOCK = 1 << 20
@@ -24,11 +24,11 @@ class Preset:
     name: str
     entry: dict[str, Any]
     fit: Fit | None = None
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
     @property
-    def workload(self) -> Workload:
-        return Workload.model_validate({key: value for key, value in self.entry.items() if key != "provenance"})
+    def workload(self) -> WorkloadPreset:
+        return WorkloadPreset.model_validate({key: value for key, value in self.entry.items() if key != "provenance"})
 
 
 def preset_of(path: Path, columns: dict[str, str] | None, today: date) -> Preset:
@@ -43,10 +43,8 @@ def preset_of(path: Path, columns: dict[str, str] | None, today: date) -> Preset
         source = f"{path.name} ({digest(path)}): ServeGen's windows of each client, lengths as 28 quantiles"
         return Preset(path.name, _entry("measured", source, today, _valid(read_clients(path), path)))
     if is_profile(path):
-        values, targets = read_profile(path)
-        source = f"{path.name} ({digest(path)}): inference-perf profile, lengths of one request; rate assumed"
-        notes = [f"the profile's target: {key} {value}" for key, value in targets.items()]
-        return Preset(path.stem, _entry("assumed", source, today, _valid(values, path)), None, tuple(notes))
+        source = f"{path.name} ({digest(path)}): inference-perf profile; rate assumed"
+        return Preset(path.stem, _entry("assumed", source, today, _valid(read_profile(path), path)))
     trace = read_trace(path, columns)
     try:
         fitted = fit(trace)
@@ -57,7 +55,7 @@ def preset_of(path: Path, columns: dict[str, str] | None, today: date) -> Preset
 
 def _valid(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The values, if a workload can have them."""
-    validate(Workload, values, Source(path, values))
+    validate(WorkloadPreset, values, Source(path, values))
     return values
 
 

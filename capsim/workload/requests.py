@@ -17,6 +17,7 @@ from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
 from capsim.workload.streams import stream
 from capsim.workload.traces import Trace
+from capsim.workload.traces.follow import earlier, sessions_of
 
 DEFAULT_REQUESTS = 2000
 SAMPLE = 1024
@@ -51,6 +52,22 @@ class OpenArrivals:
 
 
 @dataclass(frozen=True)
+class ClosedReplay:
+    """Requests of which those that follow another come ``pause_s`` after that has ended, served or not.
+
+    Arrays of shape (n,): ``follows`` holds an earlier row, or −1 where the request comes at its ``arrival_s``;
+    ``whose``, of shape (n, 2), the session and the turn.
+    """
+
+    arrival_s: np.ndarray
+    follows: np.ndarray
+    pause_s: np.ndarray
+    requests: list[Request]
+    whose: np.ndarray
+    max_in_flight: int | None
+
+
+@dataclass(frozen=True)
 class ClosedLoop:
     """Users who ask, wait, think and ask again, until ``limit`` requests or ``duration_s`` are spent.
 
@@ -63,7 +80,7 @@ class ClosedLoop:
     duration_s: float
 
 
-Traffic = OpenArrivals | ClosedLoop | Sessions
+Traffic = OpenArrivals | ClosedReplay | ClosedLoop | Sessions
 
 
 def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Traffic:
@@ -75,16 +92,32 @@ def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int
         drawn = _draws(workload, trace, seed, replication)
         return ClosedLoop(_starts(workload, seed, replication), drawn, limit, workload.duration_s or np.inf)
     if trace is not None and workload.arrival is None:
-        first = min(len(trace), workload.requests or len(trace))
-        first = int(np.searchsorted(trace.arrival_s[:first], workload.duration_s or np.inf))
-        rows = _requests(
-            trace.prompt_tokens[:first], trace.output_tokens[:first], np.zeros(first), workload, _chains(trace)
-        )
-        whose = None if trace.session is None else _sessions_and_turns(trace.session[:first])
-        return OpenArrivals(trace.arrival_s[:first], rows, workload.max_in_flight, whose)
+        return _replayed(workload, trace)
     arrival_s, classes = draw_arrivals(workload, seed, replication)
     drawn = _draws(workload, trace, seed, replication, classes)
     return OpenArrivals(arrival_s, islice(drawn, len(arrival_s)), workload.max_in_flight)
+
+
+def _replayed(workload: Workload, trace: Trace) -> OpenArrivals | ClosedReplay:
+    """The trace as it was recorded, or its later turns as earlier ones end."""
+    first = min(len(trace), workload.requests or len(trace))
+    first = int(np.searchsorted(trace.arrival_s[:first], workload.duration_s or np.inf))
+    arrival_s, tokens = trace.arrival_s[:first], (trace.prompt_tokens[:first], trace.output_tokens[:first])
+    session = sessions_of(trace) if workload.replay == "closed" else trace.session
+    whose = None if session is None else _sessions_and_turns(session[:first])
+    if workload.replay == "open":
+        rows = _requests(*tokens, np.zeros(first), workload, _chains(trace))
+        return OpenArrivals(arrival_s, rows, workload.max_in_flight, whose)
+    followed = earlier(trace)
+    assert followed is not None
+    assert trace.think_s is not None
+    assert whose is not None
+    followed, pause_s = followed[:first], trace.think_s[:first]
+    later = np.flatnonzero(followed >= 0)[::-1]  # of several that follow one the first counts
+    think_s = np.zeros(first)
+    think_s[followed[later]] = pause_s[later]
+    requests = list(_requests(*tokens, think_s, workload, _chains(trace)))
+    return ClosedReplay(arrival_s, followed, pause_s, requests, whose, workload.max_in_flight)
 
 
 def with_users(workload: Workload, users: int, requests: int, warmup_requests: int) -> Workload:
@@ -103,9 +136,6 @@ def sample_lengths(workload: Workload, trace: Trace | None) -> tuple[np.ndarray,
     """Prompt and output tokens of some requests, shape (n,) each; of all of them where there is a trace."""
     if trace is not None:
         return trace.prompt_tokens, trace.output_tokens
-    if workload.in_sessions:
-        some = chats.sample(workload, SAMPLE)
-        return np.concatenate([c.prompt_tokens for c in some]), np.concatenate([c.output_tokens for c in some])
     return draw_lengths(workload, SAMPLE)
 
 
@@ -116,7 +146,12 @@ def sample_reused(workload: Workload) -> np.ndarray:
 
 
 def draw_lengths(workload: Workload, requests: int) -> tuple[np.ndarray, np.ndarray]:
-    """Prompt and output tokens of ``requests`` requests, shape (n,) each, drawn from the workload's distributions."""
+    """Prompt and output tokens of ``requests`` requests, shape (n,) each, drawn from the workload's distributions.
+
+    Those of whole sessions are about so many.
+    """
+    if workload.in_sessions:
+        return chats.tokens(chats.sample(workload, requests))
     chunks = list(islice(_columns(workload, None, 0, 0), -(-requests // CHUNK)))
     prompt, output, _ = (np.concatenate(column)[:requests] for column in zip(*chunks, strict=True))
     return prompt, output if workload.max_tokens is None else np.minimum(output, workload.max_tokens)

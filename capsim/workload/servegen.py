@@ -11,7 +11,7 @@ import numpy as np
 from capsim.errors import ScenarioError
 from capsim.workload.arrivals import Window
 from capsim.workload.distributions import MAX_TOKENS
-from capsim.workload.fit import QUANTILES
+from capsim.workload.fit_lengths import QUANTILES
 
 UNREADABLE = (
     ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, OverflowError, RecursionError,

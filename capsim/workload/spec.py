@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from capsim.hardware import PositiveSeconds
+from capsim.slo import SLO
 from capsim.workload.arrivals import (
     ConstantRate,
     Gamma,
@@ -53,8 +54,12 @@ class TraceColumns(_Spec):
     output_tokens: str
     session: str | None = None
     turn: str | None = None
+    request: str | None = None
+    parent: str | None = None
     think_s: str | None = None
     request_class: str | None = None
+    prefix_hashes: str | None = None
+    hash_tokens: str | None = None
 
 
 class Workload(_Spec):
@@ -63,7 +68,8 @@ class Workload(_Spec):
     ``requests`` is how many are offered in all, the first ``warmup_requests`` of them outside the statistics (by
     default a tenth or what MSER-5 finds; none for a trace). ``max_tokens`` is what the client asks for at most; by
     default just what it gets, as benchmarks ask. ``max_in_flight`` turns away open arrivals that find as many inside.
-    ``think_s`` is the pause of a closed-loop user between an answer and the next request.
+    ``think_s`` is the pause of a closed-loop user between an answer and the next request. In a closed ``replay`` a
+    later turn of the trace comes its own ``think_s`` after the one before has ended, not when it was recorded.
 
     With a ``session``, or with ``users`` who begin some, arrivals are those of sessions: ``prompt_tokens`` is a
     session's first prompt, ``think_s`` a person's pause between two turns.
@@ -77,6 +83,7 @@ class Workload(_Spec):
     session: Session | None = None
     prefix: Prefix | None = None
     trace: Path | None = None
+    replay: Literal["open", "closed"] = "open"
     columns: TraceColumns | None = None
     max_tokens: PositiveInt | None = None
     max_in_flight: PositiveInt | None = None
@@ -88,6 +95,8 @@ class Workload(_Spec):
     def _consistent(self) -> "Workload":
         if self.columns is not None and self.trace is None:
             raise ValueError("columns name a trace's columns, but there is no trace")
+        if self.replay == "closed" and (self.trace is None or self.arrival is not None):
+            raise ValueError("a closed replay is one of a trace: it needs a trace, and no arrival of its own")
         if self.requests is not None and self.duration_s is not None:
             raise ValueError("requests and duration_s exclude each other: give one")
         if self.requests is not None and (self.warmup_requests or 0) >= self.requests:
@@ -109,3 +118,9 @@ class Workload(_Spec):
     def classes(self) -> tuple[ClientClass, ...]:
         """The client classes that bring the lengths; none where the workload has lengths of its own."""
         return (self.arrival.classes or ()) if isinstance(self.arrival, (Superposed, Closed)) else ()
+
+
+class WorkloadPreset(Workload):
+    """A workload to start from, with the latency target of those who published it, where they have one."""
+
+    slo: SLO | None = None

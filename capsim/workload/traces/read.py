@@ -8,6 +8,7 @@ import pandas as pd
 
 from capsim.errors import ScenarioError
 from capsim.workload.traces.columns import Codes, are_stamps, numbers, ragged, stamps, tokens
+from capsim.workload.traces.follow import roots
 from capsim.workload.traces.schemas import NAMES, Schema, schema_of
 from capsim.workload.traces.tables import chunks, header
 from capsim.workload.traces.ticks import spread, tick_s
@@ -24,9 +25,9 @@ def read_trace(path: Path, columns: dict[str, str] | None = None) -> Trace:
     Parameters
     ----------
     columns
-        ``{arrival, prompt_tokens, output_tokens}`` → column names, and if wanted ``session``, ``turn``, ``think_s``
-        and ``request_class``; arrivals in seconds or as timestamps. Without it the file must have the columns of a
-        known schema.
+        ``{arrival, prompt_tokens, output_tokens}`` → column names, and if wanted ``session``, ``turn``, ``request``,
+        ``parent``, ``think_s``, ``request_class``, ``prefix_hashes`` and ``hash_tokens``; arrivals in seconds or as
+        timestamps. Without it the file must have the columns of a known schema.
 
     Raises
     ------
@@ -50,7 +51,7 @@ class _Reader:
         self.path, self.schema = path, schema
         self.rows = 0
         self.stamped: bool | None = None
-        self.hash_tokens = schema.hash_tokens
+        self.hash_tokens = schema.tokens_a_hash
         self.parts: dict[str, list[np.ndarray]] = defaultdict(list)
         requests = Codes()
         self.codes = {"session": Codes(), "request_class": Codes(), "request": requests, "parent": requests}
@@ -69,7 +70,7 @@ class _Reader:
                 counts, values = ragged(table[name], self.path)
                 self.parts["hash_counts"].append(counts)
                 self.parts["hash_values"].append(values)
-            elif role == "hash_tokens_column":
+            elif role == "hash_tokens":
                 self.hash_tokens = int(tokens(table[name].iloc[:1], self.path)[0])
             else:
                 self.parts[role].append(numbers(table[name], self.path, optional=True))
@@ -137,7 +138,7 @@ def _belongings(joined: Columns, served: np.ndarray) -> dict[str, np.ndarray]:
     }
     if "request" in joined and "parent" in joined:
         kept["parent"] = _parents(joined["request"][served], joined["parent"][served])
-        kept.setdefault("session", _roots(kept["parent"]))
+        kept.setdefault("session", roots(kept["parent"]))
     return kept
 
 
@@ -148,13 +149,3 @@ def _parents(request: np.ndarray, parent: np.ndarray) -> np.ndarray:
     row[-1] = -1
     found = row[parent]
     return np.where(found == np.arange(len(request)), -1, found)
-
-
-def _roots(parent: np.ndarray) -> np.ndarray:
-    """The first request of each one's chain."""
-    roots = np.arange(len(parent))
-    for row in range(len(parent)):
-        before = parent[row]
-        if 0 <= before < row:
-            roots[row] = roots[before]
-    return roots

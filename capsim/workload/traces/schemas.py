@@ -7,6 +7,7 @@ from capsim.errors import ScenarioError, did_you_mean
 
 NEEDED = ("arrival", "prompt_tokens", "output_tokens")
 NUMBERS = (*NEEDED, "turn", "think_s")
+TOGETHER = (("request", "parent"), ("prefix_hashes", "hash_tokens"))
 NAMES = ("session", "request", "parent", "request_class")
 
 
@@ -14,18 +15,19 @@ NAMES = ("session", "request", "parent", "request_class")
 class Schema:
     """Column names by role; a column of ``optional`` may be missing.
 
-    Numeric arrivals count units of ``seconds_per_unit``; hashes stand for ``hash_tokens`` tokens each.
+    Numeric arrivals count units of ``seconds_per_unit``; hashes stand for ``tokens_a_hash`` tokens each, if no column
+    ``hash_tokens`` says how many.
     """
 
     columns: dict[str, str]
     optional: dict[str, str] = field(default_factory=dict)
     seconds_per_unit: float = 1.0
-    hash_tokens: int | None = None
+    tokens_a_hash: int | None = None
 
 
-def _schema(arrival: str, prompt: str, output: str, *, unit_s: float = 1.0, hash_tokens: int | None = None,
+def _schema(arrival: str, prompt: str, output: str, *, unit_s: float = 1.0, tokens_a_hash: int | None = None,
             **optional: str) -> Schema:  # fmt: skip
-    return Schema(dict(zip(NEEDED, (arrival, prompt, output), strict=True)), optional, unit_s, hash_tokens)
+    return Schema(dict(zip(NEEDED, (arrival, prompt, output), strict=True)), optional, unit_s, tokens_a_hash)
 
 
 # The first that fits counts: one with more columns stands before one with fewer.
@@ -33,20 +35,20 @@ SCHEMAS = {
     "capsim": _schema(
         "arrival_s", "prompt_tokens", "output_tokens", session="session", turn="turn", request="request",
         parent="parent", think_s="think_s", request_class="request_class", prefix_hashes="prefix_hashes",
-        hash_tokens_column="hash_tokens",
+        hash_tokens="hash_tokens",
     ),
     "azure": _schema("TIMESTAMP", "ContextTokens", "GeneratedTokens", request_class="NumImages"),
     "burstgpt": _schema(
         "Timestamp", "Request tokens", "Response tokens", session="Session ID", request_class="Log Type"
     ),
     "mooncake": _schema(
-        "timestamp", "input_length", "output_length", unit_s=1e-3, hash_tokens=512, prefix_hashes="hash_ids"
+        "timestamp", "input_length", "output_length", unit_s=1e-3, tokens_a_hash=512, prefix_hashes="hash_ids"
     ),
     "vidur": _schema("arrived_at", "num_prefill_tokens", "num_decode_tokens"),
     "vllm-bench": _schema("start_times", "input_lens", "output_lens"),
 }  # fmt: skip
 BAILIAN = _schema(
-    "timestamp", "input_length", "output_length", hash_tokens=16, request="chat_id", parent="parent_chat_id",
+    "timestamp", "input_length", "output_length", tokens_a_hash=16, request="chat_id", parent="parent_chat_id",
     turn="turn", request_class="type", prefix_hashes="hash_ids",
 )  # fmt: skip
 """Qwen-Bailian: Mooncake's names, but seconds, and a chat and its parent to tell it by."""
@@ -82,7 +84,7 @@ def schema_of(present: list[str], columns: dict[str, str] | None, path: Path) ->
 
 def _present(schema: Schema, present: list[str]) -> Schema:
     kept = {role: name for role, name in schema.optional.items() if name in present}
-    return Schema(schema.columns, kept, schema.seconds_per_unit, schema.hash_tokens)
+    return Schema(schema.columns, kept, schema.seconds_per_unit, schema.tokens_a_hash)
 
 
 def _named(present: list[str], columns: dict[str, str], path: Path) -> Schema:
@@ -90,6 +92,10 @@ def _named(present: list[str], columns: dict[str, str], path: Path) -> Schema:
         if role not in columns:
             hint = did_you_mean(role, list(columns))
             raise ScenarioError.one(f"columns must name '{role}'", path=path, hint=hint)
+    for pair in TOGETHER:
+        named = [role for role in pair if role in columns]
+        if len(named) == 1:
+            raise ScenarioError.one(f"columns name '{named[0]}', but {' and '.join(pair)} go together", path=path)
     for name in columns.values():
         if name not in present:
             raise ScenarioError.one(f"no column '{name}'", path=path, line=1, hint=did_you_mean(name, present))

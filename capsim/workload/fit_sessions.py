@@ -1,0 +1,51 @@
+"""Sessions fitted to a trace whose contexts grow: how many turns, what each adds, and the time between two."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from capsim.workload.fit_lengths import fit_tokens, quantile_grid
+from capsim.workload.trace_figures import turns_and_gaps
+from capsim.workload.traces import PrefixHashes, Trace
+from capsim.workload.traces.follow import earlier, roots
+
+GROWS = 0.8
+"""Share of later prompts that hold the last one and its answer from which on contexts count as growing."""
+SHARED = 0.95
+"""Share of prompts that begin with a block from which on it counts as everybody's."""
+SHORTEST_S = 1e-3
+
+
+def fit_sessions(trace: Trace) -> dict[str, Any] | None:
+    """A workload's session, first prompts, pauses and prefix; None where contexts do not grow.
+
+    Pauses are the gaps from arrival to arrival, the time of the answer included: a trace does not tell it.
+    """
+    followed = earlier(trace)
+    if followed is None or not (followed >= 0).any():
+        return None
+    later = np.flatnonzero(followed >= 0)
+    last = followed[later]
+    new = trace.prompt_tokens[later] - trace.prompt_tokens[last] - trace.output_tokens[last]
+    if (new >= 0).mean() < GROWS:
+        return None
+    turns, gaps_s = turns_and_gaps(roots(followed), trace.arrival_s)
+    shared_tokens = 0 if trace.prefix_hashes is None else _shared_tokens(trace.prefix_hashes)
+    return {
+        "prompt_tokens": fit_tokens(trace.prompt_tokens[followed < 0])[0],
+        "think_s": quantile_grid(np.maximum(gaps_s, SHORTEST_S)),
+        "session": {"turns": quantile_grid(turns), "new_tokens": quantile_grid(np.maximum(new, 1))},
+        **({"prefix": {"global_tokens": shared_tokens}} if shared_tokens else {}),
+    }
+
+
+def _shared_tokens(hashes: PrefixHashes) -> int:
+    """Tokens of the leading blocks that nearly all prompts begin with."""
+    requests = len(hashes.offsets) - 1
+    place = 0
+    while True:
+        at_place = [blocks[place] for blocks in map(hashes.of, range(requests)) if len(blocks) > place]
+        if not at_place or Counter(at_place).most_common(1)[0][1] < SHARED * requests:
+            return place * hashes.tokens
+        place += 1
