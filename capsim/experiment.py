@@ -71,7 +71,8 @@ def cluster_of(resolved: Resolved) -> ClusterSpec:
 def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int], None] | None = None) -> Replication:
     """Run one replication and measure it."""
     workload, seed = resolved.workload, resolved.scenario.seed
-    records = simulate(cluster_of(resolved), traffic(workload, resolved.trace, seed, replication), on_progress)
+    load = traffic(workload, resolved.trace, seed, replication, resolved.longest)
+    records = simulate(cluster_of(resolved), load, on_progress)
     return measure(resolved, records)
 
 

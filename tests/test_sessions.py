@@ -22,11 +22,12 @@ from capsim.sim.cluster import simulate
 from capsim.sim.router import ROUTERS
 from capsim.stats import t_interval
 from capsim.workload import chats
-from capsim.workload.chats import Begun, reused_tokens
+from capsim.workload.chats import Longest, reused_tokens
 from capsim.workload.prefixes import RUN_TOKENS, Context, head
 from capsim.workload.requests import traffic
 from capsim.workload.sessions import Prefix
 from capsim.workload.spec import Workload
+from capsim.workload.steady import Begun
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -65,7 +66,7 @@ def drawn(spec, count=100):
 
 
 def tables(spec, load, replication=0):
-    records = simulate(spec, traffic(load, None, 1, replication))
+    records = simulate(spec, traffic(load, None, 1, replication, Longest(tokens=spec.max_context_tokens)))
     requests, segments = records.requests_table(), records.segments_table()
     metrics.check_identities(requests, segments, records.kv_blocks)
     return records, requests, segments
@@ -95,6 +96,37 @@ def test_a_context_at_its_limit_becomes_a_summary():
         assert (steps[cuts == 0] == 80).all()
         assert (np.array(chat.prompt_tokens)[1:][cuts == 1] == 150).all()
         assert cuts.sum() >= 9
+
+
+def test_a_session_ends_with_its_first_request_that_the_server_refuses():
+    spec = workload(session={"turns": 50, "new_tokens": 80}, output_tokens=20, prompt_tokens=100, requests=800)
+    loop = traffic(spec, None, 1, 0, Longest(tokens=1000))
+    for chat in islice(loop.chats, 10):
+        assert chat.prompt_tokens == list(range(100, 1001, 100))
+        assert chat.served == 9  # prompts of 1,000 leave no room for an answer
+    assert max(begun.request for begun in loop.begun) <= 9
+    _, requests, _ = tables(cluster(max_context_tokens=1000, kv_blocks=1000, prefix_caching=True), spec)
+    assert set(requests["reason"]) == {"", "longer than the model's context"}
+    refused = requests[requests["outcome"] == "rejected"]
+    assert (refused["turn"] == 9).all()
+    assert len(refused) / len(requests) == pytest.approx(0.1, abs=0.015)
+
+
+def test_sessions_that_outgrow_the_server_are_quick_to_draw_and_serve(scenario):
+    grows = resolve(scenario, ["workload.session={turns: 200, new_tokens: 20000000}", "workload.requests=100"])
+    assert [len(chat.prompt_tokens) for chat in chats.sample(grows.workload, 9, grows.longest)] == [2] * 64
+    assert "50.0% of requests are longer than" in grows.warnings[0]
+    assert run(grows).summary["requests"]["completed"] == pytest.approx(50, abs=5)
+
+
+def test_requests_larger_than_the_pool_are_told_of(scenario):
+    tight = resolve(
+        scenario, ["kv_capacity_tokens=1600", "workload.prompt_tokens={kind: uniform, low: 100, high: 2000}"]
+    )
+    assert any("larger than the KV pool of 1,600 tokens" in warning for warning in tight.warnings)
+    requests = run(tight).replications[0].records.requests_table()
+    assert set(requests["reason"]) == {"", "larger than the KV pool"}
+    assert (requests.groupby("session").tail(1)["reason"] != "").any()
 
 
 def test_rounds_of_calls_to_tools_end_with_their_slowest():

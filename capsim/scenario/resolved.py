@@ -1,5 +1,6 @@
 """A scenario with every name looked up: what the rest of capsim works on."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from capsim.parallelism import Parallelism
 from capsim.prices import Price
 from capsim.scenario.spec import Scenario
 from capsim.steptime.roofline import Roofline
+from capsim.workload.chats import Longest
 from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
 from capsim.workload.spec import Workload
 from capsim.workload.traces import Trace
@@ -73,18 +75,28 @@ class Resolved:
         return block_rule(self.memory, self.model, self.kv_format, self.layout)
 
     @cached_property
+    def longest(self) -> Longest:
+        """What one replica takes of a request."""
+        slots = self.max_num_seqs if self.engine.reserve == "slot" else 1
+        context = range(self.model.max_context_tokens + 1)
+        fits = bisect_right(context, self.memory.blocks // slots, key=self.block_rule.blocks) - 1
+        return Longest(self.engine.longest_prompt_tokens, fits)
+
+    @cached_property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """A sample of prompt and output tokens."""
-        return sample_lengths(self.workload, self.trace)
+        return sample_lengths(self.workload, self.trace, self.longest)
 
     @cached_property
     def mean_think_s(self) -> float:
-        return mean_think_s(self.workload)
+        return mean_think_s(self.workload, self.longest)
 
     @cached_property
     def _cached_tokens(self) -> np.ndarray | None:
         """Of the sample's prompts, what a prefix cache that forgets nothing holds; None without one."""
-        return sample_reused(self.workload) if self.workload.in_sessions and self.engine.prefix_caching else None
+        if not (self.workload.in_sessions and self.engine.prefix_caching):
+            return None
+        return sample_reused(self.workload, self.longest)
 
     def saturation(self, tpot_s: float = np.inf) -> Estimate:
         """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""

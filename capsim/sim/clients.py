@@ -8,9 +8,10 @@ from typing import Protocol
 from simpy import Environment, Event
 
 from capsim.sim.sequence import OnEnd, Sequence
-from capsim.workload.chats import Chat, Sessions
+from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, OpenArrivals, Request, Traffic
+from capsim.workload.steady import SessionTraffic
 
 COUNT_EVERY = 16
 """Requests between two counts of the sessions, more where there are many sessions to count."""
@@ -35,7 +36,7 @@ def start(desk: Desk, traffic: Traffic) -> None:
     if isinstance(traffic, OpenArrivals):
         _start_open(desk, traffic)
         return
-    if isinstance(traffic, Sessions):
+    if isinstance(traffic, SessionTraffic):
         _Visitors(desk, traffic)
         return
     budget = _Budget(traffic)
@@ -66,7 +67,7 @@ def _start_open(desk: Desk, arrivals: OpenArrivals) -> None:
 class _Budget:
     """Lets requests through until they, or the time, are spent."""
 
-    def __init__(self, traffic: ClosedLoop | Sessions) -> None:
+    def __init__(self, traffic: ClosedLoop | SessionTraffic) -> None:
         self._traffic = traffic
         self._issued = 0
 
@@ -110,7 +111,7 @@ class _User:
 class _Visitors:
     """Begins sessions: those met at the start, those that arrive, and in a closed loop one for each that is over."""
 
-    def __init__(self, desk: Desk, traffic: Sessions) -> None:
+    def __init__(self, desk: Desk, traffic: SessionTraffic) -> None:
         self.desk = desk
         self.traffic = traffic
         self._budget = _Budget(traffic)
@@ -196,7 +197,8 @@ class _Visitor:
         goes_on = visitors.traffic.closed or index + 1 < len(chat.pause_s)
         pause_s = chat.pause_s[index] if goes_on else 0.0
         longest = visitors.traffic.max_tokens or output
-        request = Request(chat.prompt_tokens[index], output, longest, pause_s, self._chain(index))
+        prefix = self._chain(index) if index < chat.served else ()
+        request = Request(chat.prompt_tokens[index], output, longest, pause_s, prefix)
         sequence = self._sequence = visitors.desk.submit(request, self._number, index, self._ended)
         if isfinite(chat.patience_s[index]) and sequence.outcome == "unfinished":
             patience = visitors.desk.env.timeout(chat.patience_s[index])

@@ -17,9 +17,9 @@ from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
 from capsim.sim.sequence import OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
-from capsim.workload.chats import Sessions
 from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, Request, Traffic
+from capsim.workload.steady import SessionTraffic
 
 PROGRESS_EVERY = 64
 FIRST_ENGINE = 2  # SimPy priorities: 0 is urgent, 1 arrivals; engines follow in order
@@ -33,7 +33,7 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
     """
     cap = None if isinstance(traffic, ClosedLoop) else traffic.max_in_flight
     cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
-    if isinstance(traffic, Sessions) and spec.policy.prefix_caching and traffic.prefix.session:
+    if isinstance(traffic, SessionTraffic) and spec.policy.prefix_caching and traffic.prefix.session:
         leave_behind(traffic, cluster.caches)
     start(cluster, traffic)
     with _interrupts(cluster), _no_garbage_collection():
