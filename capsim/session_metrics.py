@@ -18,10 +18,12 @@ Level = dict[str, float]
 
 def counted(counts: Sequence[tuple[float, int, int]], start_s: float, end_s: float) -> dict[str, Level]:
     """Attached and cached sessions in a window, each count standing until the next one."""
-    table = np.array([count for count in counts if start_s <= count[0] <= end_s], dtype=float).reshape(-1, 3)
-    if len(table) < 2:
+    table = np.array(counts, dtype=float).reshape(-1, 3)
+    before, after = np.searchsorted(table[:, 0], [start_s, end_s], side="right")
+    table = table[max(before - 1, 0) : after]
+    if not len(table):
         return {name: {"mean": float("nan"), "peak": float("nan")} for name in ("attached", "cached")}
-    lasts = np.diff(table[:, 0], append=end_s)
+    lasts = np.diff(table[:, 0].clip(min=start_s), append=end_s)
     weights = lasts if lasts.sum() > 0 else np.ones(len(lasts))
     return {
         name: {"mean": float(np.average(table[:, column], weights=weights)), "peak": float(table[:, column].max())}

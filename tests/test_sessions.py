@@ -18,7 +18,7 @@ from capsim.capacity import with_sessions
 from capsim.errors import ScenarioError
 from capsim.experiment import run
 from capsim.scenario import resolve
-from capsim.sim.cluster import simulate
+from capsim.sim.cluster import Cluster, simulate
 from capsim.sim.router import ROUTERS
 from capsim.stats import t_interval
 from capsim.workload import chats
@@ -249,6 +249,27 @@ def test_the_engine_serves_sessions_as_the_plain_loop_does(case):
     assert fast.evicted_blocks == plain.evicted_blocks
 
 
+class Recount(Cluster):
+    """Looks every session up at every count."""
+
+    def count_sessions(self, attached):
+        running = {sequence.session for replica in self._replicas for sequence in replica.batch()}
+        ends = self.census._ends.items()
+        held = {session for session, end in ends if any(cache.holds(end) for cache in self.caches)}
+        in_flight = super().count_sessions(attached)
+        assert self.records.sessions[-1][2] == len(running | held)
+        return in_flight
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(sessions())
+def test_cached_sessions_are_those_whose_context_is_in_a_pool(case):
+    spec, load = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capsim.sim.cluster.Cluster", Recount)
+        simulate(spec, traffic(load, None, 1, 0))
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(sessions())
 def test_blocks_are_conserved_and_nobody_reads_what_was_not_there(case):
@@ -369,6 +390,19 @@ def test_sessions_are_throughput_times_response_and_pause(arrival, tolerance, sc
     sessions = run(resolve(scenario, overrides)).summary["sessions"]
     assert sessions["cycle"]["expected"] == pytest.approx(sessions["attached"]["mean"], rel=tolerance)
     assert sessions["in_flight"]["mean"] <= sessions["cached"]["mean"] <= sessions["attached"]["mean"]
+
+
+def test_many_users_and_few_requests_are_counted(scenario):
+    overrides = ["workload.arrival={kind: closed, users: 20000}", "workload.think_s=600", "workload.requests=500"]
+    sessions = run(resolve(scenario, overrides)).summary["sessions"]
+    assert sessions["attached"] == {"mean": 20_000, "peak": 20_000}
+    assert 0 < sessions["cached"]["mean"] <= 20_000
+
+
+def test_a_count_stands_until_the_next_one():
+    counts = [(0.0, 10, 4), (5.0, 20, 8)]
+    assert session_metrics.counted(counts, 2.0, 8.0)["attached"] == {"mean": 15, "peak": 20}
+    assert session_metrics.counted(counts, 6.0, 8.0)["cached"] == {"mean": 8, "peak": 8}
 
 
 def test_first_and_later_turns_are_told_apart(scenario):

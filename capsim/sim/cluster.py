@@ -3,12 +3,13 @@
 import gc
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import simpy
 
+from capsim.sim.census import Census
 from capsim.sim.clients import start
 from capsim.sim.engine import Engine, Turn
 from capsim.sim.kvcache import KVCache
@@ -17,7 +18,6 @@ from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
 from capsim.sim.sequence import OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
-from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, Request, Traffic
 from capsim.workload.steady import SessionTraffic
 
@@ -69,8 +69,10 @@ class Cluster:
             for priority, (node, group) in enumerate(homes, FIRST_ENGINE)
         ]
         self._places = [(engine, replica) for engine in self._engines for replica in engine.replicas]
+        self._by_rank = {(engine.node, replica.index): (engine, replica) for engine, replica in self._places}
         self._replicas = [replica for _, replica in self._places]
         self._several = len(self._places) > 1
+        self.census = Census(self.caches)
 
     @property
     def caches(self) -> list[KVCache]:
@@ -92,16 +94,21 @@ class Cluster:
 
     def withdraw(self, sequence: Sequence) -> None:
         """Its client has given up. What has left the queue by then is served all the same."""
-        place = next((p for p in self._places if (p[0].node, p[1].index) == (sequence.node, sequence.rank)), None)
-        if place is not None and place[0].withdraw(place[1], sequence):
+        engine, replica = self._by_rank[sequence.node, sequence.rank]
+        if engine.withdraw(replica, sequence):
             sequence.outcome, sequence.reason = "abandoned", "patience ran out"
             self._end(sequence)
 
-    def count_sessions(self, attached: int, running: int, contexts: Iterable[Run]) -> None:
-        """Write down sessions: all, those in a batch, and what ``contexts`` of the others end with."""
-        caches = self.caches
-        resident = sum(any(cache.holds(run) for cache in caches) for run in contexts)
-        self.records.sessions.append((self.env.now, attached, running + resident))
+    def remember(self, sequence: Sequence) -> None:
+        """What a request of a session has left is its context from now on."""
+        _, replica = self._by_rank[sequence.node, sequence.rank]
+        self.census.remember(sequence.session, sequence.prefix[-1], replica.cache)
+
+    def count_sessions(self, attached: int) -> int:
+        """Write down how many sessions there are and how many are cached. Returns how many are in a batch."""
+        running = [sequence.session for replica in self._replicas for sequence in replica.batch()]
+        self.records.sessions.append((self.env.now, attached, self.census.cached(running)))
+        return len(running)
 
     def stop(self) -> None:
         """End the run before the next event."""
@@ -114,7 +121,7 @@ class Cluster:
     def close(self) -> None:
         """Write down what is still inside, and the blocks that the pools saw."""
         for replica in self._replicas:
-            for sequence in replica.inside():
+            for sequence in (*replica.batch(), *replica.waiting):
                 self.records.add_request(sequence)
         caches = self.caches
         self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.resident_blocks) for c in caches]

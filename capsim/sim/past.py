@@ -5,6 +5,7 @@ from heapq import merge
 from itertools import count
 from typing import NamedTuple
 
+from capsim.sim.census import home
 from capsim.sim.kvcache import KVCache
 from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run
@@ -34,7 +35,7 @@ def leave_behind(traffic: SessionTraffic, caches: Sequence[KVCache]) -> None:
         if room_tokens <= 0:
             break
     for number, chain in reversed(kept):
-        _keep(caches[number % len(caches)], chain)
+        _keep(home(number, caches), chain)
     for cache in caches:
         cache.evicted_blocks = 0  # the run has evicted nothing yet
 

@@ -78,9 +78,9 @@ class Replica:
     def in_flight(self) -> int:
         return len(self.running) + len(self.waiting)
 
-    def inside(self) -> list[Sequence]:
-        """Requests that have not ended."""
-        return [*self.running.values(), *self.waiting]
+    def batch(self) -> list[Sequence]:
+        """Requests that run."""
+        return list(self.running.values())
 
     @property
     def held_tokens(self) -> int:
@@ -110,7 +110,7 @@ class Replica:
 
     def withdraw(self, sequence: Sequence) -> bool:
         """Take back a request that has not started; False where it has."""
-        if sequence.preemptions or sequence not in self.waiting:
+        if sequence.first_scheduled_s >= 0:
             return False
         self.waiting.remove(sequence)
         self.waiting_tokens -= sequence.known_tokens
