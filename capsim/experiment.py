@@ -71,7 +71,7 @@ def cluster_of(resolved: Resolved) -> ClusterSpec:
 def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int], None] | None = None) -> Replication:
     """Run one replication and measure it."""
     workload, seed = resolved.workload, resolved.scenario.seed
-    load = traffic(workload, resolved.trace, seed, replication, resolved.longest)
+    load = traffic(workload, resolved.trace, seed, replication, resolved.longest, resolved.response)
     records = simulate(cluster_of(resolved), load, on_progress)
     return measure(resolved, records)
 

@@ -27,7 +27,7 @@ from capsim.workload.prefixes import RUN_TOKENS, Context, head
 from capsim.workload.requests import traffic
 from capsim.workload.sessions import Prefix
 from capsim.workload.spec import Workload
-from capsim.workload.steady import Begun
+from capsim.workload.steady import AT_ONCE, Begun, Response
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -327,11 +327,13 @@ def test_an_agents_reuse_is_the_arithmetic_of_its_growth():
     assert (off["cached_tokens"] == 0).all()
 
 
-def steady(load, spec, replication, lifetimes):
-    """Mean context, KV in use, hit rate, cached sessions: begun in steady state, or at turn 0 and warmed up."""
-    begun = traffic(load, None, 1, replication)
+def steady(load, spec, replication, lifetimes, response=AT_ONCE):
+    """Context, KV in use, hit rate, cached and attached sessions, on average: begun in steady state, or at turn 0 and
+    warmed up."""
+    begun = traffic(load, None, 1, replication, response=response)
     if lifetimes:
         fresh = [Begun(chat, 0, start.start_s, 0.0) for start, chat in zip(begun.begun, begun.chats, strict=False)]
+        fresh = fresh if begun.closed else []
         begun = replace(begun, begun=fresh, ended=(), limit=begun.limit + lifetimes)
     records = simulate(spec, begun)
     requests, segments = records.requests_table(), records.segments_table()
@@ -339,12 +341,44 @@ def steady(load, spec, replication, lifetimes):
     start_s, end_s = metrics.window(measured)
     inside = metrics.within(segments, start_s, end_s)
     use = metrics.node_use(inside, 1, spec.kv_blocks, end_s - start_s)
+    levels = session_metrics.counted(records.sessions, start_s, end_s)
     return [
         measured["prompt_tokens"].mean(),
         use["kv_mean_utilisation"],
         measured["cached_tokens"].sum() / measured["prompt_tokens"].sum(),
-        session_metrics.counted(records.sessions, start_s, end_s)["cached"]["mean"],
+        levels["cached"]["mean"],
+        levels["attached"]["mean"],
     ]
+
+
+LEVELS = ("context", "KV in use", "hit rate", "cached", "attached")
+
+
+def differ(load, spec, lifetimes, response=AT_ONCE):
+    """By how many of its half widths each level of a steady start differs from a warmed-up one."""
+    at_once, warmed = (
+        np.array([steady(load, spec, replication, warm, response) for replication in range(8)])
+        for warm in (0, lifetimes)
+    )
+    found = {}
+    for name, one, two in zip(LEVELS, at_once.T, warmed.T, strict=True):
+        difference, half_width = t_interval(one - two, 0.997)
+        assert half_width < 0.3 * two.mean(), name
+        found[name] = difference / max(half_width, 1e-9)
+    return found
+
+
+def test_open_sessions_are_there_from_the_start_also_where_they_mostly_wait_for_answers():
+    load = workload(
+        arrival={"kind": "poisson", "rate_per_s": 4}, think_s=0.3,
+        session={"turns": {"kind": "geometric", "mean": 8}, "new_tokens": 9},
+        output_tokens={"kind": "geometric", "mean": 60}, requests=1600,
+    )  # fmt: skip
+    step_s, ten_lifetimes = 0.05, 10 * 8 * 4 * 26
+    batch = {"max_num_seqs": 256, "max_num_batched_tokens": 512}
+    spec = cluster(lambda _: step_s, kv_blocks=60_000, prefix_caching=True, **batch)
+    found = differ(load, spec, ten_lifetimes, Response(0.0, step_s))
+    assert all(abs(difference) <= 1 for difference in found.values()), found
 
 
 @pytest.mark.parametrize("kv_blocks", [400, 2000])
@@ -354,15 +388,8 @@ def test_a_steady_start_agrees_with_a_warm_up_of_ten_lifetimes(kv_blocks):
         think_s={"kind": "exponential", "mean": 20}, requests=800,
     )  # fmt: skip
     spec = cluster(lambda batch: 0.01 + 1e-5 * batch.prefill_tokens, kv_blocks=kv_blocks, prefix_caching=True)
-    ten_lifetimes = 10 * 8 * 40
-    at_once, warmed = (
-        np.array([steady(load, spec, replication, lifetimes) for replication in range(8)])
-        for lifetimes in (0, ten_lifetimes)
-    )
-    for name, one, two in zip(("context", "KV in use", "hit rate", "cached"), at_once.T, warmed.T, strict=True):
-        difference, half_width = t_interval(one - two, 0.997)
-        assert abs(difference) <= half_width, name
-        assert half_width < 0.3 * two.mean(), name
+    found = differ(load, spec, 10 * 8 * 40)
+    assert all(abs(difference) <= 1 for difference in found.values()), found
 
 
 def test_sessions_are_met_by_length_at_a_uniform_phase():
@@ -451,6 +478,19 @@ def test_who_loses_patience_leaves_the_queue_and_ends_the_session():
     assert waited.max() <= 2.0 + 1e-9
     last = requests.groupby("session").tail(1).index
     assert set(requests.index[gone]) <= set(last)
+
+
+def test_sessions_at_the_start_began_at_the_rates_before_it():
+    """An hour of arrivals, then none: what is there at a time are those that began in that hour and last so long."""
+    rates = [1.0, *[0.0] * 23]
+    lasts_s = 4 * 1800.0
+    for start_h, hours in ((0, 0), (0.5, 0.5), (1, 1), (2, 1), (2.5, 0.5), (3, 0)):
+        arrival = {"kind": "profile", "rates": rates, "period_s": 86_400, "start_s": start_h * 3600}
+        load = workload(arrival=arrival, session={"turns": 5, "new_tokens": 5}, think_s=1800)
+        begun = traffic(load, None, 1, 0).begun
+        assert len(begun) == pytest.approx(hours * 3600, abs=4 * math.sqrt(hours * 3600))
+        ages_s = np.array([one.request * 1800 - one.start_s for one in begun])
+        assert ((ages_s >= 3600 * (start_h - 1)) & (ages_s <= min(lasts_s, 3600 * start_h))).all()
 
 
 def test_users_begin_as_many_sessions_as_they_say(scenario):

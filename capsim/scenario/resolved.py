@@ -20,7 +20,8 @@ from capsim.scenario.spec import Scenario
 from capsim.steptime.roofline import Roofline
 from capsim.workload.chats import Longest
 from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
-from capsim.workload.spec import Workload
+from capsim.workload.spec import Closed, Workload
+from capsim.workload.steady import AT_ONCE, Response, requests_per_s
 from capsim.workload.traces import Trace
 
 
@@ -98,9 +99,19 @@ class Resolved:
             return None
         return sample_reused(self.workload, self.longest)
 
-    def saturation(self, tpot_s: float = np.inf) -> Estimate:
-        """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""
+    @cached_property
+    def response(self) -> Response:
+        """How long requests of open sessions take by the closed form, before queueing."""
+        if not self.workload.in_sessions or isinstance(self.workload.arrival, Closed):
+            return AT_ONCE
+        at = self.saturation(requests_per_s=requests_per_s(self.workload, self.longest) / self.replicas)
+        return Response(at.service_s - float(self.lengths[1].mean()) * at.tpot_s, at.tpot_s)
+
+    def saturation(self, tpot_s: float = np.inf, requests_per_s: float = np.inf) -> Estimate:
+        """Closed-form throughput of one replica, its batch kept inside ``tpot_s``, and no larger than that many
+        requests a second make it."""
         return saturation(
             self.step_time_model(), self.model.streams, self.memory.blocks // self.layout.pp, self.block_rule.blocks,
-            self.max_num_seqs, *self.lengths, tpot_s, self._cached_tokens, reserved=self.engine.reserve == "answer",
+            self.max_num_seqs, *self.lengths, tpot_s, self._cached_tokens, requests_per_s,
+            reserved=self.engine.reserve == "answer",
         )  # fmt: skip

@@ -180,6 +180,9 @@ class _Visitor:
 
     def _ask(self, _: Event) -> None:
         visitors, chat, index = self._visitors, self._chat, self._next
+        if index == len(chat.pause_s):
+            visitors.over(self._number, 0.0)
+            return
         if not visitors.may_ask():
             return
         output = chat.output_tokens[index]

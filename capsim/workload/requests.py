@@ -15,7 +15,7 @@ from capsim.workload.drawing import CHUNK, take, times
 from capsim.workload.prefixes import Run
 from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
-from capsim.workload.steady import SessionTraffic, sessions
+from capsim.workload.steady import AT_ONCE, Response, SessionTraffic, sessions
 from capsim.workload.streams import stream
 from capsim.workload.traces import Trace
 
@@ -67,14 +67,18 @@ class ClosedLoop:
 Traffic = OpenArrivals | ClosedLoop | SessionTraffic
 
 
-def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int, longest: Longest = ANY) -> Traffic:
+def traffic(
+    workload: Workload, trace: Trace | None, seed: int, replication: int,
+    longest: Longest = ANY, response: Response = AT_ONCE,
+) -> Traffic:  # fmt: skip
     """One replication's requests. ``workload`` must be complete: an arrival and lengths, or a trace.
 
-    A session ends with the first request that is longer than the ``longest`` that the server takes.
+    A session ends with the first request that is longer than the ``longest`` that the server takes; open ones that
+    are there at the start have waited for its ``response``.
     """
     limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
     if workload.in_sessions:
-        return sessions(workload, seed, replication, limit, longest)
+        return sessions(workload, seed, replication, limit, longest, response)
     if isinstance(workload.arrival, Closed):
         drawn = _draws(workload, trace, seed, replication)
         return ClosedLoop(_starts(workload, seed, replication), drawn, limit, workload.duration_s or np.inf)
