@@ -23,7 +23,7 @@ from capsim.sim.router import ROUTERS
 from capsim.stats import t_interval
 from capsim.workload import chats
 from capsim.workload.chats import Longest, reused_tokens
-from capsim.workload.prefixes import RUN_TOKENS, Context, head
+from capsim.workload.prefixes import RUN_TOKENS, SHORT_RUN_TOKENS, Context
 from capsim.workload.requests import traffic
 from capsim.workload.sessions import Prefix
 from capsim.workload.spec import Workload
@@ -183,7 +183,7 @@ def test_groups_are_met_by_zipfs_law():
 
 def test_chains_share_what_is_global_then_the_group_then_nothing():
     prefix = Prefix.model_validate({"global_tokens": 1000, "groups": {"count": 3, "tokens": 600}})
-    one, two, other = (Context(head(prefix, group), number) for number, group in enumerate((0, 0, 1)))
+    one, two, other = (Context(prefix, group, number) for number, group in enumerate((0, 0, 1)))
     chains = [context.chain(2000, 100, 0) for context in (one, two, other)]
     agree = [sum(a == b for a, b in zip(chains[0], chain, strict=True)) for chain in chains[1:]]
     assert [chains[0][runs - 1][1] for runs in agree] == [1600, 1000]
@@ -194,6 +194,23 @@ def test_chains_share_what_is_global_then_the_group_then_nothing():
     summary = one.chain(1700, 50, 1)
     assert summary[: agree[0]] == chains[0][: agree[0]]
     assert not set(summary[agree[0] :]) & set(chains[0])
+
+
+@pytest.mark.parametrize("prompts", [100, 101, 1000, {"kind": "uniform", "low": 90, "high": 700}])
+def test_a_prompt_shorter_than_its_prefix_shares_what_it_has_of_it(prompts):
+    prefix = {"global_tokens": 200, "groups": {"count": 2, "tokens": 400}}
+    load = workload(prefix=prefix, prompt_tokens=prompts, session={"turns": 1, "new_tokens": 1}, requests=300)
+    _, requests, _ = tables(cluster(prefix_caching=True, kv_blocks=20_000), load)
+    requests = requests[60:]
+    shareable = np.minimum(requests["prompt_tokens"] - 1, 600)
+    assert (requests["cached_tokens"] <= shareable).all()
+    left = shareable - requests["cached_tokens"]
+    assert left.max() < (SHORT_RUN_TOKENS + 16 if isinstance(prompts, dict) else 16)
+
+
+def test_a_prefix_that_no_prompt_fills_costs_nothing(scenario):
+    huge = resolve(scenario, ["workload.prefix={global_tokens: 100000000}", "workload.requests=200"])
+    assert run(huge).summary["kv"]["hit_rate"] > 0.8
 
 
 @pytest.mark.parametrize("router", list(ROUTERS))

@@ -166,10 +166,10 @@ class _Visitor:
         self._next = request
         self._tries = 0
         self._context = visitors.traffic.context(chat, number)
-        for past in range(request):
-            chain = self._chain(past)
+        for past in range(request - 1):
+            self._context.grow(chat.prompt_tokens[past], chat.output_tokens[past], chat.summaries[past])
         if request and visitors.traffic.prefix.session:
-            visitors.desk.census.remember(number, chain[-1])
+            visitors.desk.census.remember(number, self._chain(request - 1)[-1])
 
     def come_back_in(self, pause_s: float) -> None:
         self._visitors.desk.env.timeout(pause_s).callbacks.append(self._ask)

@@ -55,9 +55,10 @@ def _over(traffic: SessionTraffic) -> Iterator[_Left]:
 def _context(traffic: SessionTraffic, left: _Left) -> tuple[tuple[Run, ...], int]:
     """All runs of a session so far, and how many tokens of them are not its own."""
     context, chat = traffic.context(left.chat, left.number), left.chat
-    chain: tuple[Run, ...] = ()
-    for request in range(left.requests):
-        chain = context.chain(chat.prompt_tokens[request], chat.output_tokens[request], chat.summaries[request])
+    requests = list(zip(chat.prompt_tokens, chat.output_tokens, chat.summaries, strict=True))[: left.requests]
+    for request in requests[:-1]:
+        context.grow(*request)
+    chain = context.chain(*requests[-1])
     return chain, max((end for key, end in chain if key != chain[-1][0]), default=0)
 
 

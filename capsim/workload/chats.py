@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capsim.workload.distributions import Constant, Distribution, draw_tokens
+from capsim.workload.prefixes import shared_tokens
 from capsim.workload.sessions import Prefix, Session
 from capsim.workload.spec import Workload
 from capsim.workload.streams import stream
@@ -65,7 +66,7 @@ def sample(
 
 def reused_tokens(chat: Chat, prefix: Prefix) -> list[int]:
     """Of each prompt, what a cache that forgets nothing holds: the last context, or what others share."""
-    shared = prefix.global_tokens + (prefix.groups.tokens if prefix.groups else 0)
+    shared = shared_tokens(prefix)
     reused = []
     for request, prompt in enumerate(chat.prompt_tokens):
         grown = request and prefix.session and chat.summaries[request] == chat.summaries[request - 1]

@@ -10,7 +10,7 @@ from capsim.workload.arrivals import Profile, Ramp, Single, Spike, long_run_rate
 from capsim.workload.chats import ANY, Chat, Longest, draw, sample
 from capsim.workload.classes import Superposed
 from capsim.workload.drawing import times
-from capsim.workload.prefixes import Context, head
+from capsim.workload.prefixes import RUN_TOKENS, SHORT_RUN_TOKENS, Context, shared_tokens
 from capsim.workload.sessions import Prefix, Retries, Users
 from capsim.workload.spec import Arrival, Closed, Workload
 from capsim.workload.streams import stream
@@ -51,7 +51,8 @@ class SessionTraffic:
     """Sessions that begin whether or not earlier ones are over (``arrival_s``), or (``closed``) as others end.
 
     ``begun`` are those met at the start, ``ended`` yields the ages and contents of earlier ones, the youngest first.
-    ``limit`` counts requests; nobody asks after ``duration_s``.
+    ``limit`` counts requests; nobody asks after ``duration_s``. ``shared_run_tokens`` are those of runs that sessions
+    share.
     """
 
     begun: list[Begun]
@@ -60,6 +61,7 @@ class SessionTraffic:
     chats: Iterator[Chat]
     closed: bool
     prefix: Prefix
+    shared_run_tokens: int
     retries: Retries | None
     max_tokens: int | None
     max_in_flight: int | None
@@ -68,7 +70,7 @@ class SessionTraffic:
 
     def context(self, chat: Chat, number: int) -> Context:
         """The runs of a session's prompts, under its number."""
-        return Context(head(self.prefix, chat.group), number if self.prefix.session else None)
+        return Context(self.prefix, chat.group, number, self.shared_run_tokens)
 
 
 def sessions(
@@ -96,10 +98,12 @@ def sessions(
         begun = _met(pool, stages, users, history, start)
         chunks = times(family, stream(seed, replication, "arrivals"))
         arrival_s = (at_s for chunk in chunks for at_s in chunk.tolist())
+    prefix = workload.prefix or Prefix()
+    all_share = min(min(chat.prompt_tokens) for chat in pool) >= shared_tokens(prefix)
     return SessionTraffic(
         begun, _ended(pool, stages.life_s, history, ends), arrival_s,
-        draw(workload, longest, seed, replication, ""), closed, workload.prefix or Prefix(),
-        workload.session.retries if workload.session else None,
+        draw(workload, longest, seed, replication, ""), closed, prefix,
+        RUN_TOKENS if all_share else SHORT_RUN_TOKENS, workload.session.retries if workload.session else None,
         workload.max_tokens, workload.max_in_flight, limit, workload.duration_s or np.inf,
     )  # fmt: skip
 
