@@ -100,13 +100,13 @@ def measure(resolved: Resolved, records: Records) -> Replication:
         use,
         float(good.mean()) if len(good) else float("nan"),
         (0.0, 0.0, 0.0) if closed else metrics.backlog_growth(requests),
-        _sessions(resolved.workload, records, measured, flow, use["in_flight"]),
+        _sessions(resolved.workload, records, measured, use["in_flight"]),
         session_metrics.by_turn(measured, good) if resolved.workload.in_sessions else None,
     )  # fmt: skip
 
 
 def _sessions(
-    workload: Workload, records: Records, measured: pd.DataFrame, flow: dict[str, float], in_flight: float
+    workload: Workload, records: Records, measured: pd.DataFrame, in_flight: float
 ) -> dict[str, dict[str, float]] | None:
     """Attached, cached and in-flight sessions; none where requests come one by one.
 
@@ -121,7 +121,7 @@ def _sessions(
         levels = {"attached": {"mean": users, "peak": users}, "cached": batch}
     else:
         return None
-    return {**levels, "in_flight": batch, "cycle": session_metrics.cycle(measured, flow["requests_per_s"])}
+    return {**levels, "in_flight": batch, "cycle": session_metrics.cycle(measured, end_s - start_s)}
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:

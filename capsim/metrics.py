@@ -187,7 +187,8 @@ def window(requests: pd.DataFrame) -> tuple[float, float]:
 
 def throughput(requests: pd.DataFrame, start_s: float, end_s: float) -> dict[str, float]:
     """Requests completed inside a window, and their tokens."""
-    done = requests[(requests["finished_s"] > start_s) & (requests["finished_s"] <= end_s)]
+    done = requests[requests["outcome"] == "completed"]
+    done = done[(done["finished_s"] > start_s) & (done["finished_s"] <= end_s)]
     counts = {
         "requests": len(done),
         "input_tokens": done["prompt_tokens"].sum(),

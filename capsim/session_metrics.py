@@ -40,11 +40,15 @@ def peak_in_flight(requests: pd.DataFrame, start_s: float, end_s: float) -> floa
     return float(level.max())
 
 
-def cycle(measured: pd.DataFrame, requests_per_s: float) -> dict[str, float]:
-    """Throughput X, response R and pause Z of served requests, and the sessions that X (R + Z) makes of them."""
-    done = measured[measured["outcome"] == "completed"]
-    response_s = float((done["finished_s"] - done["arrival_s"]).mean())
-    think_s = float(done["think_s"].mean())
+def cycle(measured: pd.DataFrame, length_s: float) -> dict[str, float]:
+    """Rate X of requests in a window, time to their end R and pause after it Z, and the sessions that X (R + Z) makes.
+
+    They count however they end: one that is turned away is so at once, and a wait before a retry is a pause.
+    """
+    ended = measured[measured["outcome"] != "unfinished"]
+    response_s = float((ended["finished_s"] - ended["arrival_s"]).fillna(0.0).mean())
+    think_s = float(ended["think_s"].mean())
+    requests_per_s = len(ended) / length_s if length_s > 0 else float("nan")
     expected = requests_per_s * (response_s + think_s)
     return {"requests_per_s": requests_per_s, "response_s": response_s, "think_s": think_s, "expected": expected}
 

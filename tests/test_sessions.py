@@ -436,6 +436,24 @@ def test_sessions_are_throughput_times_response_and_pause(arrival, tolerance, sc
     assert sessions["in_flight"]["mean"] <= sessions["cached"]["mean"] <= sessions["attached"]["mean"]
 
 
+@pytest.mark.parametrize("arrival", [{"kind": "closed", "users": 150}, {"kind": "poisson", "rate_per_s": 4.0}])
+@pytest.mark.parametrize(
+    ("session", "scheduler"),
+    [
+        ({"retries": {"limit": 3, "backoff_s": 5}}, {"max_num_seqs": 1, "queue_limit": 1}),
+        ({}, {"max_num_seqs": 1, "queue_limit": 1}),
+        ({"patience_s": 1}, {"max_num_seqs": 1}),
+    ],
+)
+def test_the_identity_counts_those_who_are_turned_away_or_give_up(arrival, session, scheduler, scenario):
+    session = {"turns": {"kind": "geometric", "mean": 4}, "new_tokens": 30, **session}
+    overrides = [f"workload.session={session}", f"workload.arrival={arrival}", f"scheduler={scheduler}"]
+    summary = run(resolve(scenario, [*overrides, "workload.requests=4000", "workload.warmup_requests=1500"])).summary
+    assert summary["requests"]["completed"] < 0.95 * summary["requests"]["offered"]
+    sessions = summary["sessions"]
+    assert sessions["cycle"]["expected"] == pytest.approx(sessions["attached"]["mean"], rel=0.06)
+
+
 def test_many_users_and_few_requests_are_counted(scenario):
     overrides = ["workload.arrival={kind: closed, users: 20000}", "workload.think_s=600", "workload.requests=500"]
     sessions = run(resolve(scenario, overrides)).summary["sessions"]

@@ -8,7 +8,7 @@ from typing import Protocol
 from simpy import Environment, Event
 
 from capsim.sim.census import Census
-from capsim.sim.sequence import OnEnd, Sequence
+from capsim.sim.sequence import BUSY, OnEnd, Sequence
 from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, OpenArrivals, Request, Traffic
@@ -16,8 +16,6 @@ from capsim.workload.steady import SessionTraffic
 
 COUNT_EVERY = 16
 """Requests between two counts of the sessions, more where many requests are in flight."""
-BUSY = ("queue full", "in-flight cap")
-"""Why a request is turned away that might be served later."""
 
 
 class Desk(Protocol):
@@ -186,27 +184,28 @@ class _Visitor:
         if not visitors.may_ask():
             return
         output = chat.output_tokens[index]
-        goes_on = visitors.traffic.closed or index + 1 < len(chat.pause_s)
-        pause_s = chat.pause_s[index] if goes_on else 0.0
         longest = visitors.traffic.max_tokens or output
         prefix = self._chain(index) if index < chat.served else ()
-        request = Request(chat.prompt_tokens[index], output, longest, pause_s, prefix)
+        request = Request(chat.prompt_tokens[index], output, longest, chat.pause_s[index], prefix)
         sequence = visitors.desk.submit(request, self._number, index, self._ended)
         if isfinite(chat.patience_s[index]) and sequence.outcome == "unfinished":
             patience = visitors.desk.env.timeout(chat.patience_s[index])
             patience.callbacks.append(lambda _: visitors.desk.withdraw(sequence))
 
     def _ended(self, sequence: Sequence) -> None:
-        retries, chat = self._visitors.traffic.retries, self._chat
+        traffic, chat = self._visitors.traffic, self._chat
+        retries = traffic.retries
         if sequence.reason in BUSY and retries is not None and self._tries < retries.limit:
-            self.come_back_in(retries.backoff_s * 2**self._tries)
+            sequence.think_s = retries.backoff_s * 2**self._tries
+            self.come_back_in(sequence.think_s)
             self._tries += 1
             return
-        pause_s, self._tries = chat.pause_s[self._next], 0
+        sequence.think_s, self._tries = chat.pause_s[self._next], 0
         self._next += 1
         if sequence.outcome == "completed" and self._next < len(chat.pause_s):
-            if sequence.prefix and self._visitors.traffic.prefix.session:
+            if sequence.prefix and traffic.prefix.session:
                 self._visitors.desk.remember(sequence)
-            self.come_back_in(pause_s)
+            self.come_back_in(sequence.think_s)
         else:
-            self._visitors.over(self._number, pause_s)
+            sequence.think_s *= traffic.closed
+            self._visitors.over(self._number, sequence.think_s)

@@ -16,7 +16,7 @@ from capsim.sim.kvcache import KVCache
 from capsim.sim.past import leave_behind
 from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
-from capsim.sim.sequence import OnEnd, Sequence
+from capsim.sim.sequence import IN_FLIGHT_CAP, OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
 from capsim.workload.requests import ClosedLoop, Request, Traffic
 from capsim.workload.steady import SessionTraffic
@@ -97,6 +97,7 @@ class Cluster:
         engine, replica = self._by_rank[sequence.node, sequence.rank]
         if engine.withdraw(replica, sequence):
             sequence.outcome, sequence.reason = "abandoned", "patience ran out"
+            sequence.finished_s = self.env.now
             self._end(sequence)
 
     def remember(self, sequence: Sequence) -> None:
@@ -132,7 +133,7 @@ class Cluster:
         if request.prompt_tokens + request.max_tokens > self._spec.max_context_tokens:
             return "longer than the model's context"
         if self._max_in_flight is not None and self._submitted - self._ended > self._max_in_flight:
-            return "in-flight cap"
+            return IN_FLIGHT_CAP
         return ""
 
     def _enqueue(self, sequence: Sequence, now_s: float) -> str:
@@ -149,12 +150,12 @@ class Cluster:
         self._end(sequence)
 
     def _end(self, sequence: Sequence) -> None:
+        if sequence.on_end is not None:
+            sequence.on_end(sequence)  # says how long its client pauses
         self.records.add_request(sequence)
         self._ended += 1
         if self._ended % PROGRESS_EVERY == 0:
             self._on_progress(self._ended)
-        if sequence.on_end is not None:
-            sequence.on_end(sequence)
 
 
 @contextmanager
