@@ -137,6 +137,7 @@ def test_rounds_of_calls_to_tools_end_with_their_slowest():
         assert len(together.pause_s) == 2 * (1 + 2)
         assert len(single.pause_s) == 2 * (1 + 5)
         assert [pause == 60 for pause in together.pause_s] == [False, False, True] * 2
+        assert together.turn == [0] * 3 + [1] * 3
     slowest_of_three = [chat.pause_s[0] for chat in drawn(spec, 2000)]
     assert np.mean(slowest_of_three) == pytest.approx(1 + 3 / 4, abs=0.02)
 
@@ -476,6 +477,13 @@ def test_first_and_later_turns_are_told_apart(scenario):
     assert later["requests"] / first["requests"] == pytest.approx(3, rel=0.25)
 
 
+def test_requests_that_tools_make_are_of_the_persons_turn(scenario):
+    session = "{turns: 1, new_tokens: 30, tools: {calls: 3, latency_s: 1}}"
+    turns = run(resolve(scenario, [f"workload.session={session}", "workload.requests=200"])).summary["turns"]
+    assert turns["later"]["requests"] == 0
+    assert turns["first"]["hit_rate"] > 0.4
+
+
 def test_a_closed_loop_is_never_called_stable(scenario):
     assert run(resolve(scenario, ["workload.requests=200"])).summary["saturated"] is None
     opened = run(resolve(scenario, ["workload.requests=200", "workload.arrival={kind: poisson, rate_per_s: 1}"]))
@@ -546,6 +554,32 @@ def test_a_plan_asks_for_sessions_at_once(scenario):
     assert len(loop.begun) == 50
 
 
+def test_a_plan_needs_a_pause_where_sessions_are_turned_away(scenario):
+    overrides = ["scheduler.queue_limit=8", "workload.arrival={kind: poisson, rate_per_s: 2}", "workload.think_s=null"]
+    with pytest.raises(ScenarioError, match="needs a think_s"):
+        with_sessions(resolve(scenario, overrides), 100)
+
+
+def test_prompts_above_the_compaction_limit_are_told_of(scenario):
+    at = "workload.session.compaction={at_tokens: 90, to_tokens: 50}"
+    with pytest.raises(ScenarioError, match="every prompt is longer than the 90 tokens"):
+        resolve(scenario, [at, "workload.session.new_tokens=60"])
+    assert any("first ones, or summaries" in warning for warning in resolve(scenario, [at]).warnings)
+
+
+def test_retries_that_never_come_are_told_of(scenario):
+    retries = "workload.session.retries={limit: 2, backoff_s: 1}"
+    assert any("never come" in warning for warning in resolve(scenario, [retries]).warnings)
+    assert not resolve(scenario, [retries, "scheduler.queue_limit=1"]).warnings
+
+
+def test_absurdly_many_calls_to_tools_are_cut(scenario):
+    tools = {"calls": {"kind": "lognormal", "mu": 50, "sigma": 1}, "latency_s": 1}
+    assert (
+        len(drawn(workload(session={"turns": 1, "new_tokens": 1, "tools": tools}), 1)[0].pause_s) == chats.MAX_REQUESTS
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
@@ -566,6 +600,19 @@ def test_a_plan_asks_for_sessions_at_once(scenario):
         ),
         ("{kind: closed, users: 20}", "{kind: users, users: 20, sessions_per_day: 4}", 4, "give one of: a profile"),
         ("output_tokens:", "trace: some.csv\n  output_tokens:", 3, "they go with neither a trace"),
+        (
+            "new_tokens: 30",
+            "new_tokens: 30\n    compaction: {at_tokens: 6000, to_tokens: 500}\n  prefix: {global_tokens: 4000}",
+            3,
+            "would cut into the 4,000",
+        ),
+        (
+            "{kind: closed, users: 20}",
+            "{kind: users, users: 20, sessions_per_day: 4, profile: office-hours, period_s: 12h}",
+            4,
+            "has a period of its own",
+        ),
+        ("{kind: exponential, mean: 5}", "{kind: lognormal, mu: 800, sigma: 1}", 7, "must be <= 50"),
     ],
 )
 def test_bad_sessions_are_refused_with_their_place(scenario, old, new, line, message):

@@ -187,7 +187,7 @@ class _Visitor:
         longest = visitors.traffic.max_tokens or output
         prefix = self._chain(index) if index < chat.served else ()
         request = Request(chat.prompt_tokens[index], output, longest, chat.pause_s[index], prefix)
-        sequence = visitors.desk.submit(request, self._number, index, self._ended)
+        sequence = visitors.desk.submit(request, self._number, chat.turn[index], self._ended)
         if isfinite(chat.patience_s[index]) and sequence.outcome == "unfinished":
             patience = visitors.desk.env.timeout(chat.patience_s[index])
             patience.callbacks.append(lambda _: visitors.desk.withdraw(sequence))

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from capsim.workload.distributions import Constant, Distribution, draw_tokens
-from capsim.workload.prefixes import shared_tokens
-from capsim.workload.sessions import Prefix, Session
+from capsim.workload.sessions import Prefix, Session, shared_tokens
 from capsim.workload.spec import Workload
 from capsim.workload.streams import stream
 
@@ -38,8 +37,9 @@ ANY = Longest()
 class Chat(NamedTuple):
     """One session: lists with a value for each of its requests, of which the server takes the first ``served``.
 
-    ``pause_s`` follows a request; after the last it is the user's, before another session. ``summaries`` counts those
-    of its context by then, ``patience_s`` is infinite where nobody gives up.
+    ``turn`` is the person's, from 0: requests that tools make are of the same. ``pause_s`` follows a request; after the
+    last it is the user's, before another session. ``summaries`` counts those of its context by then, ``patience_s`` is
+    infinite where nobody gives up.
     """
 
     prompt_tokens: list[int]
@@ -49,6 +49,7 @@ class Chat(NamedTuple):
     summaries: list[int]
     group: int
     served: int
+    turn: list[int]
 
 
 def sample(
@@ -108,8 +109,9 @@ class _Part:
             answers = output[:long, one].tolist()
             prompts, summaries, served = self._grown(first[one], new[1:long, one].tolist(), answers)
             asked = len(prompts)
+            turn = np.cumsum([0, *(calls == 0 for calls in rounds[one][: asked - 1])]).tolist()
             waits = pause_s[:asked, one].tolist(), patience_s[:asked, one].tolist()
-            chats.append(Chat(prompts, answers[:asked], *waits, summaries, groups[one], served))
+            chats.append(Chat(prompts, answers[:asked], *waits, summaries, groups[one], served, turn))
         return chats
 
     def _grown(self, first: int, new: list[int], output: list[int]) -> tuple[list[int], list[int], int]:
@@ -138,10 +140,11 @@ class _Part:
         if tools is None:
             return [[0] * one for one in turns.tolist()]
         rows = int(turns.max())
-        calls = np.rint(tools.calls.draw(self._uniforms("calls", rows))).astype(int).reshape(rows, TOGETHER)
+        drawn = tools.calls.draw(self._uniforms("calls", rows))
+        calls = np.rint(drawn.clip(max=MAX_REQUESTS)).astype(int).reshape(rows, TOGETHER)
         return [
             [min(tools.parallel, left) for each in calls[:long, one].tolist()
-             for left in (*range(min(each, MAX_REQUESTS), 0, -tools.parallel), 0)][:MAX_REQUESTS]
+             for left in (*range(each, 0, -tools.parallel), 0)][:MAX_REQUESTS]
             for one, long in enumerate(turns.tolist())
         ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What of a prompt others may share: chains of runs, from the first token on."""
 
-from capsim.workload.sessions import Prefix
+from capsim.workload.sessions import Prefix, shared_tokens
 
 RUN_TOKENS = 512
 """No run is longer, so that a cache short of room drops a context in parts."""
@@ -11,11 +11,6 @@ SUMMARIES = 1 << 16
 
 Run = tuple[int, int]
 """A stretch of a context: a key that stands for all its tokens from the first on, and where the stretch ends."""
-
-
-def shared_tokens(prefix: Prefix) -> int:
-    """How many leading tokens of a long prompt others share."""
-    return prefix.global_tokens + (prefix.groups.tokens if prefix.groups else 0)
 
 
 def stretch(key: int, start: int, end: int, run_tokens: int = RUN_TOKENS) -> list[Run]:

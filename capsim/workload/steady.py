@@ -10,8 +10,8 @@ from capsim.workload.arrivals import Profile, Ramp, Single, Spike, long_run_rate
 from capsim.workload.chats import ANY, Chat, Longest, draw, sample
 from capsim.workload.classes import Superposed
 from capsim.workload.drawing import times
-from capsim.workload.prefixes import RUN_TOKENS, SHORT_RUN_TOKENS, Context, shared_tokens
-from capsim.workload.sessions import Prefix, Retries, Users
+from capsim.workload.prefixes import RUN_TOKENS, SHORT_RUN_TOKENS, Context
+from capsim.workload.sessions import Prefix, Retries, Users, shared_tokens
 from capsim.workload.spec import Arrival, Closed, Workload
 from capsim.workload.streams import stream
 
