@@ -17,6 +17,7 @@ from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
 from capsim.workload.requests import with_users
+from capsim.workload.spec import check_turned_away
 
 RESOLUTION = 1.02
 RELAXED = 1.1
@@ -51,10 +52,21 @@ class Search:
 
 
 def with_sessions(resolved: Resolved, sessions: int) -> Resolved:
-    """The same fleet under a closed loop of ``sessions``, long enough for its batch to turn over many times."""
+    """The same fleet under a closed loop of ``sessions``, long enough for its batch to turn over many times.
+
+    Raises
+    ------
+    ScenarioError
+        The sessions would ask without end where they are turned away.
+    """
     inside = min(sessions, _inside_slo(resolved).batch * resolved.replicas)
     requests = max(MIN_REQUESTS, TURNOVERS * inside)
     workload = with_users(resolved.workload, sessions, requests, int(WARMUP_SHARE * requests))
+    try:
+        check_turned_away(workload, resolved.scenario.scheduler.queue_limit)
+    except ValueError as error:
+        hint = "a plan has closed-loop users: give think_s, or leave queue_limit out"
+        raise ScenarioError.one(str(error), key="workload", hint=hint) from error
     return replace(resolved, workload=workload)
 
 

@@ -31,10 +31,12 @@ def saturation(
     output_tokens: np.ndarray,
     tpot_s: float = np.inf,
     cached_tokens: np.ndarray | None = None,
+    requests_per_s: float = np.inf,
     *,
     reserved: bool = False,
 ) -> Estimate:
-    """The largest batch that the KV pool, ``max_num_seqs`` and ``tpot_s`` allow, and what it serves.
+    """The largest batch that the KV pool, ``max_num_seqs`` and ``tpot_s`` allow, and what it serves; less is enough
+    where it serves ``requests_per_s``.
 
     A request costs its own prefill c and 1/B of its decode steps: X = 1 / (c + output · s(B) / B), where s(B) is a
     decode step of B sequences at the context they have on average over their decoding. While it decodes, each of the
@@ -66,7 +68,7 @@ def saturation(
     low, high = 1, max(1, min(max_num_seqs, int(blocks / held)))
     while low < high:
         middle = (low + high + 1) // 2
-        if full(middle).tpot_s <= tpot_s:
+        if full(middle).tpot_s <= tpot_s and full(middle - 1).requests_per_s < requests_per_s:
             low = middle
         else:
             high = middle - 1

@@ -79,7 +79,8 @@ def cluster_of(resolved: Resolved) -> ClusterSpec:
 def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int], None] | None = None) -> Replication:
     """Run one replication and measure it."""
     workload, seed = resolved.workload, resolved.scenario.seed
-    records = simulate(cluster_of(resolved), traffic(workload, resolved.trace, seed, replication), on_progress)
+    load = traffic(workload, resolved.trace, seed, replication, resolved.longest, resolved.response)
+    records = simulate(cluster_of(resolved), load, on_progress)
     return measure(resolved, records)
 
 
@@ -111,7 +112,7 @@ def measure(resolved: Resolved, records: Records) -> Replication:
         use,
         float(good.mean()) if len(good) else float("nan"),
         (0.0, 0.0, 0.0) if closed else requests.backlog_growth(table),
-        _sessions(resolved.workload, records, measured, flow, use["in_flight"]),
+        _sessions(resolved.workload, records, measured, use["in_flight"]),
         sessions.by_turn(measured, good) if resolved.workload.in_sessions else None,
         (done.contexts, done.most_tokens),
     )  # fmt: skip
@@ -137,7 +138,7 @@ def _good(resolved: Resolved, records: Records, measured: pd.DataFrame, stalls_s
 
 
 def _sessions(
-    workload: Workload, records: Records, measured: pd.DataFrame, flow: dict[str, float], in_flight: float
+    workload: Workload, records: Records, measured: pd.DataFrame, in_flight: float
 ) -> dict[str, dict[str, float]] | None:
     """Attached, cached and in-flight sessions; none where requests come one by one.
 
@@ -152,7 +153,7 @@ def _sessions(
         levels = {"attached": {"mean": users, "peak": users}, "cached": batch}
     else:
         return None
-    return {**levels, "in_flight": batch, "cycle": sessions.cycle(measured, flow["requests_per_s"])}
+    return {**levels, "in_flight": batch, "cycle": sessions.cycle(measured, end_s - start_s)}
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:

@@ -109,8 +109,8 @@ class PlainReplica:
     def in_flight(self):
         return len(self.running) + len(self.waiting)
 
-    def inside(self):
-        return [*self.running, *self.waiting]
+    def batch(self):
+        return self.running
 
     @property
     def waiting_tokens(self):

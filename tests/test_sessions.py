@@ -20,15 +20,16 @@ from capsim.metrics.requests import window
 from capsim.metrics.sessions import counted
 from capsim.metrics.steps import node_use
 from capsim.scenario import resolve
-from capsim.sim.cluster import simulate
+from capsim.sim.cluster import Cluster, simulate
 from capsim.sim.router import ROUTERS
 from capsim.stats import t_interval
 from capsim.workload import chats
-from capsim.workload.chats import Begun, reused_tokens
-from capsim.workload.prefixes import RUN_TOKENS, Context, head
+from capsim.workload.chats import Longest, reused_tokens
+from capsim.workload.prefixes import RUN_TOKENS, SHORT_RUN_TOKENS, Context
 from capsim.workload.requests import traffic
 from capsim.workload.sessions import Prefix
 from capsim.workload.spec import Workload
+from capsim.workload.steady import AT_ONCE, Begun, Response
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -67,7 +68,7 @@ def drawn(spec, count=100):
 
 
 def tables(spec, load, replication=0):
-    records = simulate(spec, traffic(load, None, 1, replication))
+    records = simulate(spec, traffic(load, None, 1, replication, Longest(tokens=spec.max_context_tokens)))
     requests, segments = records.requests_table(), records.segments_table()
     check_identities(records)
     return records, requests, segments
@@ -99,6 +100,37 @@ def test_a_context_at_its_limit_becomes_a_summary():
         assert cuts.sum() >= 9
 
 
+def test_a_session_ends_with_its_first_request_that_the_server_refuses():
+    spec = workload(session={"turns": 50, "new_tokens": 80}, output_tokens=20, prompt_tokens=100, requests=800)
+    loop = traffic(spec, None, 1, 0, Longest(tokens=1000))
+    for chat in islice(loop.chats, 10):
+        assert chat.prompt_tokens == list(range(100, 1001, 100))
+        assert chat.served == 9  # prompts of 1,000 leave no room for an answer
+    assert max(begun.request for begun in loop.begun) <= 9
+    _, requests, _ = tables(cluster(max_context_tokens=1000, kv_blocks=1000, prefix_caching=True), spec)
+    assert set(requests["reason"]) == {"", "longer than the model's context"}
+    refused = requests[requests["outcome"] == "rejected"]
+    assert (refused["turn"] == 9).all()
+    assert len(refused) / len(requests) == pytest.approx(0.1, abs=0.015)
+
+
+def test_sessions_that_outgrow_the_server_are_quick_to_draw_and_serve(scenario):
+    grows = resolve(scenario, ["workload.session={turns: 200, new_tokens: 20000000}", "workload.requests=100"])
+    assert [len(chat.prompt_tokens) for chat in chats.sample(grows.workload, 9, grows.longest)] == [2] * 64
+    assert "50.0% of requests are longer than" in grows.warnings[0]
+    assert run(grows).summary["requests"]["completed"] == pytest.approx(50, abs=5)
+
+
+def test_requests_larger_than_the_pool_are_told_of(scenario):
+    tight = resolve(
+        scenario, ["kv_capacity_tokens=1600", "workload.prompt_tokens={kind: uniform, low: 100, high: 2000}"]
+    )
+    assert any("larger than the KV pool of 1,600 tokens" in warning for warning in tight.warnings)
+    requests = run(tight).replications[0].records.requests_table()
+    assert set(requests["reason"]) == {"", "larger than the KV pool"}
+    assert (requests.groupby("session").tail(1)["reason"] != "").any()
+
+
 def test_rounds_of_calls_to_tools_end_with_their_slowest():
     tools = {"calls": 5, "latency_s": {"kind": "uniform", "low": 1, "high": 2}, "parallel": 3}
     spec = workload(session={"turns": 2, "new_tokens": 10, "tools": tools}, think_s=60)
@@ -107,6 +139,7 @@ def test_rounds_of_calls_to_tools_end_with_their_slowest():
         assert len(together.pause_s) == 2 * (1 + 2)
         assert len(single.pause_s) == 2 * (1 + 5)
         assert [pause == 60 for pause in together.pause_s] == [False, False, True] * 2
+        assert together.turn == [0] * 3 + [1] * 3
     slowest_of_three = [chat.pause_s[0] for chat in drawn(spec, 2000)]
     assert np.mean(slowest_of_three) == pytest.approx(1 + 3 / 4, abs=0.02)
 
@@ -153,7 +186,7 @@ def test_groups_are_met_by_zipfs_law():
 
 def test_chains_share_what_is_global_then_the_group_then_nothing():
     prefix = Prefix.model_validate({"global_tokens": 1000, "groups": {"count": 3, "tokens": 600}})
-    one, two, other = (Context(head(prefix, group), number) for number, group in enumerate((0, 0, 1)))
+    one, two, other = (Context(prefix, group, number) for number, group in enumerate((0, 0, 1)))
     chains = [context.chain(2000, 100, 0) for context in (one, two, other)]
     agree = [sum(a == b for a, b in zip(chains[0], chain, strict=True)) for chain in chains[1:]]
     assert [chains[0][runs - 1][1] for runs in agree] == [1600, 1000]
@@ -164,6 +197,23 @@ def test_chains_share_what_is_global_then_the_group_then_nothing():
     summary = one.chain(1700, 50, 1)
     assert summary[: agree[0]] == chains[0][: agree[0]]
     assert not set(summary[agree[0] :]) & set(chains[0])
+
+
+@pytest.mark.parametrize("prompts", [100, 101, 1000, {"kind": "uniform", "low": 90, "high": 700}])
+def test_a_prompt_shorter_than_its_prefix_shares_what_it_has_of_it(prompts):
+    prefix = {"global_tokens": 200, "groups": {"count": 2, "tokens": 400}}
+    load = workload(prefix=prefix, prompt_tokens=prompts, session={"turns": 1, "new_tokens": 1}, requests=300)
+    _, requests, _ = tables(cluster(prefix_caching=True, kv_blocks=20_000), load)
+    requests = requests[60:]
+    shareable = np.minimum(requests["prompt_tokens"] - 1, 600)
+    assert (requests["cached_tokens"] <= shareable).all()
+    left = shareable - requests["cached_tokens"]
+    assert left.max() < (SHORT_RUN_TOKENS + 16 if isinstance(prompts, dict) else 16)
+
+
+def test_a_prefix_that_no_prompt_fills_costs_nothing(scenario):
+    huge = resolve(scenario, ["workload.prefix={global_tokens: 100000000}", "workload.requests=200"])
+    assert run(huge).summary["kv"]["hit_rate"] > 0.8
 
 
 @pytest.mark.parametrize("router", list(ROUTERS))
@@ -217,6 +267,27 @@ def test_the_engine_serves_sessions_as_the_plain_loop_does(case):
     pd.testing.assert_frame_equal(one[columns], two[columns])
     assert one["finished_s"].to_numpy() == pytest.approx(two["finished_s"].to_numpy(), abs=1e-9, nan_ok=True)
     assert fast.evicted_blocks == plain.evicted_blocks
+
+
+class Recount(Cluster):
+    """Looks every session up at every count."""
+
+    def count_sessions(self, attached):
+        running = {sequence.session for replica in self._replicas for sequence in replica.batch()}
+        ends = self.census._ends.items()
+        held = {session for session, end in ends if any(cache.holds(end) for cache in self.caches)}
+        in_flight = super().count_sessions(attached)
+        assert self.records.sessions[-1][2] == len(running | held)
+        return in_flight
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(sessions())
+def test_cached_sessions_are_those_whose_context_is_in_a_pool(case):
+    spec, load = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capsim.sim.cluster.Cluster", Recount)
+        simulate(spec, traffic(load, None, 1, 0))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -276,22 +347,56 @@ def test_an_agents_reuse_is_the_arithmetic_of_its_growth():
     assert (off["cached_tokens"] == 0).all()
 
 
-def steady(load, spec, replication, lifetimes):
-    """Mean context, KV in use, hit rate, cached sessions: begun in steady state, or at turn 0 and warmed up."""
-    begun = traffic(load, None, 1, replication)
+def steady(load, spec, replication, lifetimes, response=AT_ONCE):
+    """Context, KV in use, hit rate, cached and attached sessions, on average: begun in steady state, or at turn 0 and
+    warmed up."""
+    begun = traffic(load, None, 1, replication, response=response)
     if lifetimes:
         fresh = [Begun(chat, 0, start.start_s, 0.0) for start, chat in zip(begun.begun, begun.chats, strict=False)]
+        fresh = fresh if begun.closed else []
         begun = replace(begun, begun=fresh, ended=(), limit=begun.limit + lifetimes)
     records = simulate(spec, begun)
     measured = records.requests_table().iloc[lifetimes:]
     start_s, end_s = window(measured)
     use = node_use(read_steps(records, start_s, end_s), 1, spec.kv_blocks, end_s - start_s)
+    levels = counted(records.sessions, start_s, end_s)
     return [
         measured["prompt_tokens"].mean(),
         use["kv_mean_utilisation"],
         measured["cached_tokens"].sum() / measured["prompt_tokens"].sum(),
-        counted(records.sessions, start_s, end_s)["cached"]["mean"],
+        levels["cached"]["mean"],
+        levels["attached"]["mean"],
     ]
+
+
+LEVELS = ("context", "KV in use", "hit rate", "cached", "attached")
+
+
+def differ(load, spec, lifetimes, response=AT_ONCE):
+    """By how many of its half widths each level of a steady start differs from a warmed-up one."""
+    at_once, warmed = (
+        np.array([steady(load, spec, replication, warm, response) for replication in range(8)])
+        for warm in (0, lifetimes)
+    )
+    found = {}
+    for name, one, two in zip(LEVELS, at_once.T, warmed.T, strict=True):
+        difference, half_width = t_interval(one - two, 0.997)
+        assert half_width < 0.3 * two.mean(), name
+        found[name] = difference / max(half_width, 1e-9)
+    return found
+
+
+def test_open_sessions_are_there_from_the_start_also_where_they_mostly_wait_for_answers():
+    load = workload(
+        arrival={"kind": "poisson", "rate_per_s": 4}, think_s=0.3,
+        session={"turns": {"kind": "geometric", "mean": 8}, "new_tokens": 9},
+        output_tokens={"kind": "geometric", "mean": 60}, requests=1600,
+    )  # fmt: skip
+    step_s, ten_lifetimes = 0.05, 10 * 8 * 4 * 26
+    batch = {"max_num_seqs": 256, "max_num_batched_tokens": 512}
+    spec = cluster(lambda _: step_s, kv_blocks=60_000, prefix_caching=True, **batch)
+    found = differ(load, spec, ten_lifetimes, Response(0.0, step_s))
+    assert all(abs(difference) <= 1 for difference in found.values()), found
 
 
 @pytest.mark.parametrize("kv_blocks", [400, 2000])
@@ -301,15 +406,8 @@ def test_a_steady_start_agrees_with_a_warm_up_of_ten_lifetimes(kv_blocks):
         think_s={"kind": "exponential", "mean": 20}, requests=800,
     )  # fmt: skip
     spec = cluster(lambda batch: 0.01 + 1e-5 * batch.prefill_tokens, kv_blocks=kv_blocks, prefix_caching=True)
-    ten_lifetimes = 10 * 8 * 40
-    at_once, warmed = (
-        np.array([steady(load, spec, replication, lifetimes) for replication in range(8)])
-        for lifetimes in (0, ten_lifetimes)
-    )
-    for name, one, two in zip(("context", "KV in use", "hit rate", "cached"), at_once.T, warmed.T, strict=True):
-        difference, half_width = t_interval(one - two, 0.997)
-        assert abs(difference) <= half_width, name
-        assert half_width < 0.3 * two.mean(), name
+    found = differ(load, spec, 10 * 8 * 40)
+    assert all(abs(difference) <= 1 for difference in found.values()), found
 
 
 def test_sessions_are_met_by_length_at_a_uniform_phase():
@@ -339,6 +437,37 @@ def test_sessions_are_throughput_times_response_and_pause(arrival, tolerance, sc
     assert sessions["in_flight"]["mean"] <= sessions["cached"]["mean"] <= sessions["attached"]["mean"]
 
 
+@pytest.mark.parametrize("arrival", [{"kind": "closed", "users": 150}, {"kind": "poisson", "rate_per_s": 4.0}])
+@pytest.mark.parametrize(
+    ("session", "scheduler"),
+    [
+        ({"retries": {"limit": 3, "backoff_s": 5}}, {"max_num_seqs": 1, "queue_limit": 1}),
+        ({}, {"max_num_seqs": 1, "queue_limit": 1}),
+        ({"patience_s": 1}, {"max_num_seqs": 1}),
+    ],
+)
+def test_the_identity_counts_those_who_are_turned_away_or_give_up(arrival, session, scheduler, scenario):
+    session = {"turns": {"kind": "geometric", "mean": 4}, "new_tokens": 30, **session}
+    overrides = [f"workload.session={session}", f"workload.arrival={arrival}", f"scheduler={scheduler}"]
+    summary = run(resolve(scenario, [*overrides, "workload.requests=4000", "workload.warmup_requests=1500"])).summary
+    assert summary["requests"]["completed"] < 0.95 * summary["requests"]["offered"]
+    sessions = summary["sessions"]
+    assert sessions["cycle"]["expected"] == pytest.approx(sessions["attached"]["mean"], rel=0.06)
+
+
+def test_many_users_and_few_requests_are_counted(scenario):
+    overrides = ["workload.arrival={kind: closed, users: 20000}", "workload.think_s=600", "workload.requests=500"]
+    sessions = run(resolve(scenario, overrides)).summary["sessions"]
+    assert sessions["attached"] == {"mean": 20_000, "peak": 20_000}
+    assert 0 < sessions["cached"]["mean"] <= 20_000
+
+
+def test_a_count_stands_until_the_next_one():
+    counts = [(0.0, 10, 4), (5.0, 20, 8)]
+    assert counted(counts, 2.0, 8.0)["attached"] == {"mean": 15, "peak": 20}
+    assert counted(counts, 6.0, 8.0)["cached"] == {"mean": 8, "peak": 8}
+
+
 def test_first_and_later_turns_are_told_apart(scenario):
     summary = run(resolve(scenario, ["workload.prefix={global_tokens: 64}"])).summary
     first, later = summary["turns"]["first"], summary["turns"]["later"]
@@ -361,6 +490,13 @@ def test_a_hosted_model_bills_what_the_cache_held_as_cached(scenario):
     uncached, cached, _ = (line["quantity"] for line in summary["api"]["lines"])
     assert cached / (cached + uncached) == pytest.approx(summary["kv"]["hit_rate"], rel=0.05)
     assert sum(line["monthly_usd"] for line in summary["api"]["lines"]) == summary["api"]["monthly_usd"]
+
+
+def test_requests_that_tools_make_are_of_the_persons_turn(scenario):
+    session = "{turns: 1, new_tokens: 30, tools: {calls: 3, latency_s: 1}}"
+    turns = run(resolve(scenario, [f"workload.session={session}", "workload.requests=200"])).summary["turns"]
+    assert turns["later"]["requests"] == 0
+    assert turns["first"]["hit_rate"] > 0.4
 
 
 def test_a_closed_loop_is_never_called_stable(scenario):
@@ -402,6 +538,19 @@ def test_who_loses_patience_leaves_the_queue_and_ends_the_session():
     assert set(requests.index[gone]) <= set(last)
 
 
+def test_sessions_at_the_start_began_at_the_rates_before_it():
+    """An hour of arrivals, then none: what is there at a time are those that began in that hour and last so long."""
+    rates = [1.0, *[0.0] * 23]
+    lasts_s = 4 * 1800.0
+    for start_h, hours in ((0, 0), (0.5, 0.5), (1, 1), (2, 1), (2.5, 0.5), (3, 0)):
+        arrival = {"kind": "profile", "rates": rates, "period_s": 86_400, "start_s": start_h * 3600}
+        load = workload(arrival=arrival, session={"turns": 5, "new_tokens": 5}, think_s=1800)
+        begun = traffic(load, None, 1, 0).begun
+        assert len(begun) == pytest.approx(hours * 3600, abs=4 * math.sqrt(hours * 3600))
+        ages_s = np.array([one.request * 1800 - one.start_s for one in begun])
+        assert ((ages_s >= 3600 * (start_h - 1)) & (ages_s <= min(lasts_s, 3600 * start_h))).all()
+
+
 def test_users_begin_as_many_sessions_as_they_say(scenario):
     arrival = "workload.arrival={kind: users, users: 2000, sessions_per_day: 4, profile: office-hours}"
     resolved = resolve(scenario, [arrival])
@@ -418,6 +567,32 @@ def test_a_plan_asks_for_sessions_at_once(scenario):
     loop = traffic(resolved.workload, None, 1, 0)
     assert loop.closed
     assert len(loop.begun) == 50
+
+
+def test_a_plan_needs_a_pause_where_sessions_are_turned_away(scenario):
+    overrides = ["scheduler.queue_limit=8", "workload.arrival={kind: poisson, rate_per_s: 2}", "workload.think_s=null"]
+    with pytest.raises(ScenarioError, match="needs a think_s"):
+        with_sessions(resolve(scenario, overrides), 100)
+
+
+def test_prompts_above_the_compaction_limit_are_told_of(scenario):
+    at = "workload.session.compaction={at_tokens: 90, to_tokens: 50}"
+    with pytest.raises(ScenarioError, match="every prompt is longer than the 90 tokens"):
+        resolve(scenario, [at, "workload.session.new_tokens=60"])
+    assert any("first ones, or summaries" in warning for warning in resolve(scenario, [at]).warnings)
+
+
+def test_retries_that_never_come_are_told_of(scenario):
+    retries = "workload.session.retries={limit: 2, backoff_s: 1}"
+    assert any("never come" in warning for warning in resolve(scenario, [retries]).warnings)
+    assert not resolve(scenario, [retries, "scheduler.queue_limit=1"]).warnings
+
+
+def test_absurdly_many_calls_to_tools_are_cut(scenario):
+    tools = {"calls": {"kind": "lognormal", "mu": 50, "sigma": 1}, "latency_s": 1}
+    assert (
+        len(drawn(workload(session={"turns": 1, "new_tokens": 1, "tools": tools}), 1)[0].pause_s) == chats.MAX_REQUESTS
+    )
 
 
 @pytest.mark.parametrize(
@@ -440,6 +615,19 @@ def test_a_plan_asks_for_sessions_at_once(scenario):
         ),
         ("{kind: closed, users: 20}", "{kind: users, users: 20, sessions_per_day: 4}", 4, "give one of: a profile"),
         ("output_tokens:", "trace: some.csv\n  output_tokens:", 3, "they go with neither a trace"),
+        (
+            "new_tokens: 30",
+            "new_tokens: 30\n    compaction: {at_tokens: 6000, to_tokens: 500}\n  prefix: {global_tokens: 4000}",
+            3,
+            "would cut into the 4,000",
+        ),
+        (
+            "{kind: closed, users: 20}",
+            "{kind: users, users: 20, sessions_per_day: 4, profile: office-hours, period_s: 12h}",
+            4,
+            "has a period of its own",
+        ),
+        ("{kind: exponential, mean: 5}", "{kind: lognormal, mu: 800, sigma: 1}", 7, "must be <= 50"),
     ],
 )
 def test_bad_sessions_are_refused_with_their_place(scenario, old, new, line, message):

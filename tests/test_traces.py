@@ -50,6 +50,37 @@ def test_a_fine_clock_is_left_alone(name):
     assert read_trace(SHARED / name).warnings == ()
 
 
+def test_a_clock_of_tenths_is_told_of_and_left_alone(tmp_path):
+    path = tmp_path / "tenths.csv"
+    rows = [f"{tick / 5},10,5\n" for tick in range(200) for _ in range(1 + tick % 3)]
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(rows))
+    trace = read_trace(path)
+    assert "ticks every 0.2 s" in trace.warnings[0]
+    assert set(np.round(trace.arrival_s * 5, 9) % 1) == {0}
+
+
+def test_turns_at_one_instant_come_in_their_order(tmp_path):
+    path = tmp_path / "turns.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens,session,turn\n0,20,5,a,2\n0,10,5,a,1\n9,30,5,a,3\n")
+    assert read_trace(path).prompt_tokens.tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        '{"arrival_s": 0, "prompt_tokens": true, "output_tokens": 5}\n',
+        '{"arrival_s": 0, "prompt_tokens": 9, "output_tokens": 5, "prefix_hashes": [1], "hash_tokens": 0}\n',
+        '{"arrival_s": 0, "prompt_tokens": 9, "output_tokens": 5, "prefix_hashes": [1], "hash_tokens": 16}\n'
+        '{"arrival_s": 1, "prompt_tokens": 9, "output_tokens": 5, "prefix_hashes": [1], "hash_tokens": 32}\n',
+    ],
+)
+def test_truths_and_unlike_hash_sizes_are_no_numbers(tmp_path, rows):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(rows)
+    with pytest.raises(ScenarioError, match=r"not a number|same in every row"):
+        read_trace(path)
+
+
 def test_any_csv_by_columns(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("when,in,out\n3.5,10,20\n1.5,30,40\n")

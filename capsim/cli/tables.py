@@ -118,7 +118,8 @@ def _session_rows(sessions: dict[str, Any] | None) -> Rows:
         return []
     rows = [["Sessions", "mean", "peak"]]
     for name in ("attached", "cached", "in_flight"):
-        rows.append([METRICS[name].label, f"{sessions[name]['mean']:,.4g}", f"{sessions[name]['peak']:,.0f}"])
+        mean, peak = sessions[name]["mean"], sessions[name]["peak"]
+        rows.append([METRICS[name].label, _count(mean, ",.4g"), _count(peak, ",.0f")])
     cycle = sessions["cycle"]
     if cycle["expected"] is not None:
         sum_s = f"({units.seconds(cycle['response_s'])} + {units.seconds(cycle['think_s'])})"
@@ -145,11 +146,14 @@ def _fleet_rows(summary: dict[str, Any]) -> Rows:
 def _plan_head(candidate: dict[str, Any]) -> Rows:
     rows = [["Sessions per node", "carried", "no longer carried"]]
     for name in ("attached", "cached", "in_flight"):
-        passing, failing = candidate["sessions"][name]
-        rows.append([METRICS[name].label, f"{passing:,.0f}", f"{failing:,.0f}"])
+        rows.append([METRICS[name].label, *(_count(value, ",.0f") for value in candidate["sessions"][name])])
     shares = zip(candidate["goodput"], candidate["goodput_ci95"], strict=True)
     rows.append(["goodput", *(_share(share, interval) for share, interval in shares)])
     return rows
+
+
+def _count(value: float | None, digits: str) -> str:
+    return "" if value is None else format(value, digits)
 
 
 def _share(share: float, interval: list[float] | None) -> str:

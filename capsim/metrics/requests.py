@@ -94,7 +94,8 @@ def window(requests: pd.DataFrame) -> tuple[float, float]:
 def throughput(requests: pd.DataFrame, start_s: float, end_s: float) -> dict[str, float]:
     """Requests completed inside a window, and their tokens."""
     finished_s = requests["finished_s"].to_numpy()
-    inside = (finished_s > start_s) & (finished_s <= end_s)
+    completed = (requests["outcome"] == "completed").to_numpy()
+    inside = completed & (finished_s > start_s) & (finished_s <= end_s)
     columns = {"input_tokens": "prompt_tokens", "cached_tokens": "cached_tokens", "output_tokens": "output_tokens"}
     counts = {name: requests[column].to_numpy()[inside].sum() for name, column in columns.items()}
     length_s = end_s - start_s

@@ -18,10 +18,12 @@ Level = dict[str, float]
 
 def counted(counts: Sequence[tuple[float, int, int]], start_s: float, end_s: float) -> dict[str, Level]:
     """Attached and cached sessions in a window, each count standing until the next one."""
-    table = np.array([count for count in counts if start_s <= count[0] <= end_s], dtype=float).reshape(-1, 3)
-    if len(table) < 2:
+    table = np.array(counts, dtype=float).reshape(-1, 3)
+    before, after = np.searchsorted(table[:, 0], [start_s, end_s], side="right")
+    table = table[max(before - 1, 0) : after]
+    if not len(table):
         return {name: {"mean": float("nan"), "peak": float("nan")} for name in ("attached", "cached")}
-    lasts = np.diff(table[:, 0], append=end_s)
+    lasts = np.diff(table[:, 0].clip(min=start_s), append=end_s)
     weights = lasts if lasts.sum() > 0 else np.ones(len(lasts))
     return {
         name: {"mean": float(np.average(table[:, column], weights=weights)), "peak": float(table[:, column].max())}
@@ -38,11 +40,15 @@ def peak_in_flight(requests: pd.DataFrame, start_s: float, end_s: float) -> floa
     return float(level.max())
 
 
-def cycle(measured: pd.DataFrame, requests_per_s: float) -> dict[str, float]:
-    """Throughput X, response R and pause Z of served requests, and the sessions that X (R + Z) makes of them."""
-    done = (measured["outcome"] == "completed").to_numpy()
-    response_s = float((measured["finished_s"] - measured["arrival_s"])[done].mean())
-    think_s = float(measured["think_s"][done].mean())
+def cycle(measured: pd.DataFrame, length_s: float) -> dict[str, float]:
+    """Rate X of requests in a window, time to their end R and pause after it Z, and the sessions that X (R + Z) makes.
+
+    They count however they end: one that is turned away is so at once, and a wait before a retry is a pause.
+    """
+    ended = (measured["outcome"] != "unfinished").to_numpy()
+    response_s = float((measured["finished_s"] - measured["arrival_s"])[ended].fillna(0.0).mean())
+    think_s = float(measured["think_s"][ended].mean())
+    requests_per_s = float(ended.sum()) / length_s if length_s > 0 else float("nan")
     expected = requests_per_s * (response_s + think_s)
     return {"requests_per_s": requests_per_s, "response_s": response_s, "think_s": think_s, "expected": expected}
 

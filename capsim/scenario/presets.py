@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from capsim import units
 from capsim.catalog import Catalog, Fact, Provenance, load_entry
 from capsim.errors import ScenarioError, did_you_mean
 from capsim.source import Location, Source
@@ -64,6 +65,13 @@ def inline_profiles(source: Source, catalog: Catalog) -> None:
             _inline(one["arrival"], (*place, "classes", index, "arrival"), source, catalog)
 
 
+def _seconds(value: Any) -> float | None:
+    try:
+        return units.parse(value, "s")
+    except (TypeError, ValueError):
+        return None
+
+
 def _inline(arrival: dict[str, Any], place: Location, source: Source, catalog: Catalog) -> None:
     """Look up one profile. What does not fit its schema is left for the schema to refuse."""
     name, file = arrival.get("profile"), arrival.get("file")
@@ -75,6 +83,9 @@ def _inline(arrival: dict[str, Any], place: Location, source: Source, catalog: C
         if profile is None:
             hint = did_you_mean(name, list(catalog.profiles))
             raise ScenarioError([source.problem((*place, "profile"), f"unknown profile '{name}'", hint)])
+        if arrival.get("period_s") is not None and _seconds(arrival["period_s"]) != profile.period_s:
+            message = f"the profile '{name}' has a period of its own, {profile.period_s:g} s"
+            raise ScenarioError([source.problem((*place, "period_s"), message, "leave period_s out")])
         shape = {"rates", "period_s"}
         found = profile.model_dump(include=shape if kind == "users" else {*shape, "mean_rate_per_s"})
         arrival.update({key: value for key, value in found.items() if arrival.get(key) is None})

@@ -251,32 +251,56 @@ def _checked_lengths(resolved: Resolved) -> Resolved:
             key="workload",
             hint="shorten prompt_tokens or max_tokens",
         )
-    place, most_blocks = _largest_place(resolved)
-    if resolved.block_rule.blocks(int(length.min())) > most_blocks:
+    place, longest = _largest_place(resolved), resolved.longest
+    if length.min() > longest.tokens:
         raise Infeasible(
             f"no request fits {place} (the shortest has {length.min():,.0f} tokens)",
             remedies=["shorten prompts or max_tokens", "use a smaller KV format", "spread the model over more devices"],
         )
-    longest = resolved.engine.longest_prompt_tokens
-    if prompt.min() > longest:
+    if prompt.min() > longest.prompt_tokens:
+        most = f"{longest.prompt_tokens:,} tokens"
         raise Infeasible(
-            f"{resolved.engine.name} computes prompts of up to {longest:,} tokens, and every one here is longer",
+            f"{resolved.engine.name} computes prompts of up to {most}, and every one here is longer",
             remedies=["raise scheduler.max_num_batched_tokens", "shorten prompts"],
         )
     shares = {
         f"are longer than {resolved.model.name}'s context of {limit:,} tokens": (length > limit).mean(),
-        f"have prompts longer than a step's {longest:,} tokens": (prompt > longest).mean(),
+        f"are larger than {place}": ((length > longest.tokens) & (length <= limit)).mean(),
+        f"have prompts longer than a step's {longest.prompt_tokens:,} tokens": (prompt > longest.prompt_tokens).mean(),
     }
     warnings = [f"{share:.1%} of requests {what} and are rejected" for what, share in shares.items() if share > 0]
-    return replace(resolved, warnings=(*resolved.warnings, *warnings, *_lost_prefixes(resolved)))
+    return replace(
+        resolved, warnings=(*resolved.warnings, *warnings, *_session_notes(resolved), *_lost_prefixes(resolved))
+    )
 
 
-def _largest_place(resolved: Resolved) -> tuple[str, int]:
-    """Where a request must fit: in words, and in KV blocks."""
+def _largest_place(resolved: Resolved) -> str:
+    """Where a request must fit."""
     tokens, seqs = resolved.memory.capacity_tokens, resolved.max_num_seqs
     if resolved.engine.reserve == "slot":
-        return f"a slot of {tokens // seqs:,} tokens ({seqs} share the KV pool)", resolved.memory.blocks // seqs
-    return f"the KV pool of {tokens:,} tokens a replica", resolved.memory.blocks
+        return f"a slot of {tokens // seqs:,} tokens ({seqs} share the KV pool)"
+    return f"the KV pool of {tokens:,} tokens a replica"
+
+
+def _session_notes(resolved: Resolved) -> list[str]:
+    """Refuse a session whose prompts are always longer than where they should be cut; tell of some that are, and of
+    retries that never come."""
+    session, workload = resolved.workload.session, resolved.workload
+    if session is None:
+        return []
+    notes = []
+    if session.compaction is not None:
+        at, share = session.compaction.at_tokens, (resolved.lengths[0] > session.compaction.at_tokens).mean()
+        if share == 1:
+            message = f"every prompt is longer than the {at:,} tokens at which contexts are cut"
+            hint = "raise at_tokens, or shorten prompt_tokens, or to_tokens and new_tokens together"
+            raise ScenarioError.one(message, key="workload.session.compaction", hint=hint)
+        if share > 0:
+            what = "first ones, or summaries with what is new"
+            notes.append(f"{share:.1%} of prompts are longer than compaction.at_tokens ({what}) and stay so")
+    if session.retries and resolved.scenario.scheduler.queue_limit is None and workload.max_in_flight is None:
+        notes.append("session.retries never come: without a queue_limit or max_in_flight nobody is turned away")
+    return notes
 
 
 def _lost_prefixes(resolved: Resolved) -> list[str]:

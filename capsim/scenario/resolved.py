@@ -1,5 +1,6 @@
 """A scenario with every name looked up: what the rest of capsim works on."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,8 +22,10 @@ from capsim.steptime import StepTimeModel
 from capsim.steptime.calibrated import Calibrated
 from capsim.steptime.roofline import Roofline
 from capsim.steptime.whole_step import WholeStep, carried_over
+from capsim.workload.chats import Longest
 from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
-from capsim.workload.spec import Workload
+from capsim.workload.spec import Closed, Workload
+from capsim.workload.steady import AT_ONCE, Response, requests_per_s
 from capsim.workload.traces import Trace
 
 
@@ -99,22 +102,42 @@ class Resolved:
         return block_rule(self.memory, self.model, self.kv_format, self.layout)
 
     @cached_property
+    def longest(self) -> Longest:
+        """What one replica takes of a request."""
+        slots = self.max_num_seqs if self.engine.reserve == "slot" else 1
+        context = range(self.model.max_context_tokens + 1)
+        fits = bisect_right(context, self.memory.blocks // slots, key=self.block_rule.blocks) - 1
+        return Longest(self.engine.longest_prompt_tokens, fits)
+
+    @cached_property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """A sample of prompt and output tokens."""
-        return sample_lengths(self.workload, self.trace)
+        return sample_lengths(self.workload, self.trace, self.longest)
 
     @cached_property
     def mean_think_s(self) -> float:
-        return mean_think_s(self.workload)
+        return mean_think_s(self.workload, self.longest)
 
     @cached_property
     def _cached_tokens(self) -> np.ndarray | None:
         """Of the sample's prompts, what a prefix cache that forgets nothing holds; None without one."""
-        return sample_reused(self.workload) if self.workload.in_sessions and self.engine.prefix_caching else None
+        if not (self.workload.in_sessions and self.engine.prefix_caching):
+            return None
+        return sample_reused(self.workload, self.longest)
 
-    def saturation(self, tpot_s: float = np.inf) -> Estimate:
-        """Closed-form throughput of one replica, its batch kept inside ``tpot_s``."""
+    @cached_property
+    def response(self) -> Response:
+        """How long requests of open sessions take by the closed form, before queueing."""
+        if not self.workload.in_sessions or isinstance(self.workload.arrival, Closed):
+            return AT_ONCE
+        at = self.saturation(requests_per_s=requests_per_s(self.workload, self.longest) / self.replicas)
+        return Response(at.service_s - float(self.lengths[1].mean()) * at.tpot_s, at.tpot_s)
+
+    def saturation(self, tpot_s: float = np.inf, requests_per_s: float = np.inf) -> Estimate:
+        """Closed-form throughput of one replica, its batch kept inside ``tpot_s``, and no larger than that many
+        requests a second make it."""
         return saturation(
             self.step_time_model(), self.model.streams, self.memory.blocks // self.layout.pp, self.block_rule.blocks,
-            self.max_num_seqs, *self.lengths, tpot_s, self._cached_tokens, reserved=self.engine.reserve == "answer",
+            self.max_num_seqs, *self.lengths, tpot_s, self._cached_tokens, requests_per_s,
+            reserved=self.engine.reserve == "answer",
         )  # fmt: skip

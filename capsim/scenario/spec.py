@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 from capsim.hardware import Bytes
 from capsim.prices import OwnPrice
 from capsim.slo import SLO
-from capsim.workload.spec import Closed, Workload
+from capsim.workload.spec import Workload, check_turned_away
 
 
 class _Spec(BaseModel):
@@ -89,9 +89,5 @@ class Scenario(_Spec):
 
     @model_validator(mode="after")
     def _no_endless_retry(self) -> "Scenario":
-        closed, queue = isinstance(self.workload.arrival, Closed), self.scheduler.queue_limit
-        if closed and queue is not None and self.workload.think_s is None:
-            raise ValueError(
-                "a queue_limit with closed-loop users needs a think_s, or turned-away users ask without end"
-            )
+        check_turned_away(self.workload, self.scheduler.queue_limit)
         return self

@@ -1,33 +1,36 @@
 """Who asks: arrivals that come whatever happens, users and turns of a trace that wait for an answer before."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import count
-from math import isfinite, isnan
+from math import isfinite
 from typing import Protocol
 
 from simpy import Environment, Event
 
-from capsim.sim.sequence import OnEnd, Sequence
-from capsim.workload.chats import Chat, Sessions
+from capsim.sim.census import Census
+from capsim.sim.sequence import BUSY, OnEnd, Sequence
+from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, ClosedReplay, OpenArrivals, Request, Traffic
+from capsim.workload.steady import SessionTraffic
 
 COUNT_EVERY = 16
-"""Requests between two counts of the sessions, more where there are many sessions to count."""
-BUSY = ("queue full", "in-flight cap")
-"""Why a request is turned away that might be served later."""
+"""Requests between two counts of the sessions, more where many requests are in flight."""
 
 
 class Desk(Protocol):
     """Where clients hand in their requests: a cluster."""
 
     env: Environment
+    census: Census
 
     def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> Sequence: ...
 
     def withdraw(self, sequence: Sequence) -> None: ...
 
-    def count_sessions(self, attached: int, running: int, contexts: Iterable[Run]) -> None: ...
+    def remember(self, sequence: Sequence) -> None: ...
+
+    def count_sessions(self, attached: int) -> int: ...
 
 
 def start(desk: Desk, traffic: Traffic) -> None:
@@ -38,7 +41,7 @@ def start(desk: Desk, traffic: Traffic) -> None:
     if isinstance(traffic, ClosedReplay):
         _start_replay(desk, traffic)
         return
-    if isinstance(traffic, Sessions):
+    if isinstance(traffic, SessionTraffic):
         _Visitors(desk, traffic)
         return
     budget = _Budget(traffic)
@@ -90,7 +93,7 @@ def _start_replay(desk: Desk, replay: ClosedReplay) -> None:
 class _Budget:
     """Lets requests through until they, or the time, are spent."""
 
-    def __init__(self, traffic: ClosedLoop | Sessions) -> None:
+    def __init__(self, traffic: ClosedLoop | SessionTraffic) -> None:
         self._traffic = traffic
         self._issued = 0
 
@@ -134,32 +137,30 @@ class _User:
 class _Visitors:
     """Begins sessions: those met at the start, those that arrive, and in a closed loop one for each that is over."""
 
-    def __init__(self, desk: Desk, traffic: Sessions) -> None:
+    def __init__(self, desk: Desk, traffic: SessionTraffic) -> None:
         self.desk = desk
         self.traffic = traffic
         self._budget = _Budget(traffic)
         self._numbers = count()
-        self._attached: set[_Visitor] = set()
+        self._attached = 0
         self._until_count = 0
         for begun in traffic.begun:
             self._begin(begun.chat, begun.request, begun.start_s)
         self._await_next()
 
     def may_ask(self) -> bool:
-        """Whether a request may still come; now and then all sessions are counted."""
+        """Whether a request may still come; now and then the sessions are counted."""
         if not self._budget.take(self.desk.env.now):
             return False
         if not self._until_count:
-            self._until_count = max(COUNT_EVERY, len(self._attached) // 4)
-            running = [visitor.is_running for visitor in self._attached]
-            contexts = [v.context_end for v in self._attached if v.context_end is not None and not v.is_running]
-            self.desk.count_sessions(len(running), sum(running), contexts)
+            self._until_count = max(COUNT_EVERY, self.desk.count_sessions(self._attached) // 4)
         self._until_count -= 1
         return True
 
-    def over(self, visitor: "_Visitor", pause_s: float) -> None:
+    def over(self, session: int, pause_s: float) -> None:
         """A session is over; its user pauses."""
-        self._attached.remove(visitor)
+        self._attached -= 1
+        self.desk.census.forget(session)
         if self.traffic.closed:
             self._begin(next(self.traffic.chats), 0, pause_s)
 
@@ -173,16 +174,12 @@ class _Visitors:
         self._await_next()
 
     def _begin(self, chat: Chat, request: int, in_s: float) -> None:
-        visitor = _Visitor(self, next(self._numbers), chat, request)
-        self._attached.add(visitor)
-        visitor.come_back_in(in_s)
+        self._attached += 1
+        _Visitor(self, next(self._numbers), chat, request).come_back_in(in_s)
 
 
 class _Visitor:
-    """Has one session: asks, waits for the end, pauses, asks again with all that was said before.
-
-    ``context_end`` is the last run of what was said, None where that is not for keeping.
-    """
+    """Has one session: asks, waits for the end, pauses, asks again with all that was said before."""
 
     def __init__(self, visitors: _Visitors, number: int, chat: Chat, request: int) -> None:
         self._visitors = visitors
@@ -190,16 +187,11 @@ class _Visitor:
         self._chat = chat
         self._next = request
         self._tries = 0
-        self._sequence: Sequence | None = None
         self._context = visitors.traffic.context(chat, number)
-        self.context_end: Run | None = None
-        for past in range(request):
-            self._remember(self._chain(past))
-
-    @property
-    def is_running(self) -> bool:
-        sequence = self._sequence
-        return sequence is not None and sequence.outcome == "unfinished" and not isnan(sequence.first_scheduled_s)
+        for past in range(request - 1):
+            self._context.grow(chat.prompt_tokens[past], chat.output_tokens[past], chat.summaries[past])
+        if request and visitors.traffic.prefix.session:
+            visitors.desk.census.remember(number, self._chain(request - 1)[-1])
 
     def come_back_in(self, pause_s: float) -> None:
         self._visitors.desk.env.timeout(pause_s).callbacks.append(self._ask)
@@ -208,34 +200,36 @@ class _Visitor:
         chat = self._chat
         return self._context.chain(chat.prompt_tokens[request], chat.output_tokens[request], chat.summaries[request])
 
-    def _remember(self, chain: tuple[Run, ...]) -> None:
-        if self._visitors.traffic.prefix.session and chain:
-            self.context_end = chain[-1]
-
     def _ask(self, _: Event) -> None:
         visitors, chat, index = self._visitors, self._chat, self._next
+        if index == len(chat.pause_s):
+            visitors.over(self._number, 0.0)
+            return
         if not visitors.may_ask():
             return
         output = chat.output_tokens[index]
-        goes_on = visitors.traffic.closed or index + 1 < len(chat.pause_s)
-        pause_s = chat.pause_s[index] if goes_on else 0.0
         longest = visitors.traffic.max_tokens or output
-        request = Request(chat.prompt_tokens[index], output, longest, pause_s, self._chain(index))
-        sequence = self._sequence = visitors.desk.submit(request, self._number, index, self._ended)
+        prefix = self._chain(index) if index < chat.served else ()
+        request = Request(chat.prompt_tokens[index], output, longest, chat.pause_s[index], prefix)
+        sequence = visitors.desk.submit(request, self._number, chat.turn[index], self._ended)
         if isfinite(chat.patience_s[index]) and sequence.outcome == "unfinished":
             patience = visitors.desk.env.timeout(chat.patience_s[index])
             patience.callbacks.append(lambda _: visitors.desk.withdraw(sequence))
 
     def _ended(self, sequence: Sequence) -> None:
-        retries, chat = self._visitors.traffic.retries, self._chat
+        traffic, chat = self._visitors.traffic, self._chat
+        retries = traffic.retries
         if sequence.reason in BUSY and retries is not None and self._tries < retries.limit:
-            self.come_back_in(retries.backoff_s * 2**self._tries)
+            sequence.think_s = retries.backoff_s * 2**self._tries
+            self.come_back_in(sequence.think_s)
             self._tries += 1
             return
-        pause_s, self._tries = chat.pause_s[self._next], 0
+        sequence.think_s, self._tries = chat.pause_s[self._next], 0
         self._next += 1
         if sequence.outcome == "completed" and self._next < len(chat.pause_s):
-            self._remember(sequence.prefix)
-            self.come_back_in(pause_s)
+            if sequence.prefix and traffic.prefix.session:
+                self._visitors.desk.remember(sequence)
+            self.come_back_in(sequence.think_s)
         else:
-            self._visitors.over(self, pause_s)
+            sequence.think_s *= traffic.closed
+            self._visitors.over(self._number, sequence.think_s)

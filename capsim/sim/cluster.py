@@ -3,23 +3,23 @@
 import gc
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import simpy
 
+from capsim.sim.census import Census
 from capsim.sim.clients import start
 from capsim.sim.engine import Engine, Turn
 from capsim.sim.kvcache import KVCache
 from capsim.sim.past import leave_behind
 from capsim.sim.records import Records
 from capsim.sim.router import ROUTERS
-from capsim.sim.sequence import OnEnd, Sequence
+from capsim.sim.sequence import IN_FLIGHT_CAP, OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
-from capsim.workload.chats import Sessions
-from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, Request, Traffic
+from capsim.workload.steady import SessionTraffic
 
 PROGRESS_EVERY = 64
 FIRST_ENGINE = 2  # SimPy priorities: 0 is urgent, 1 arrivals; engines follow in order
@@ -33,7 +33,7 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
     """
     cap = None if isinstance(traffic, ClosedLoop) else traffic.max_in_flight
     cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
-    if isinstance(traffic, Sessions) and spec.policy.prefix_caching and traffic.prefix.session:
+    if isinstance(traffic, SessionTraffic) and spec.policy.prefix_caching and traffic.prefix.session:
         leave_behind(traffic, cluster.caches)
     start(cluster, traffic)
     with _interrupts(cluster), _no_garbage_collection():
@@ -69,8 +69,10 @@ class Cluster:
             for priority, (node, group) in enumerate(homes, FIRST_ENGINE)
         ]
         self._places = [(engine, replica) for engine in self._engines for replica in engine.replicas]
+        self._by_rank = {(engine.node, replica.index): (engine, replica) for engine, replica in self._places}
         self._replicas = [replica for _, replica in self._places]
         self._several = len(self._places) > 1
+        self.census = Census(self.caches)
 
     @property
     def caches(self) -> list[KVCache]:
@@ -92,16 +94,22 @@ class Cluster:
 
     def withdraw(self, sequence: Sequence) -> None:
         """Its client has given up. What has left the queue by then is served all the same."""
-        place = next((p for p in self._places if (p[0].node, p[1].index) == (sequence.node, sequence.rank)), None)
-        if place is not None and place[0].withdraw(place[1], sequence):
+        engine, replica = self._by_rank[sequence.node, sequence.rank]
+        if engine.withdraw(replica, sequence):
             sequence.outcome, sequence.reason = "abandoned", "patience ran out"
+            sequence.finished_s = self.env.now
             self._end(sequence)
 
-    def count_sessions(self, attached: int, running: int, contexts: Iterable[Run]) -> None:
-        """Write down sessions: all, those in a batch, and what ``contexts`` of the others end with."""
-        caches = self.caches
-        resident = sum(any(cache.holds(run) for cache in caches) for run in contexts)
-        self.records.sessions.append((self.env.now, attached, running + resident))
+    def remember(self, sequence: Sequence) -> None:
+        """What a request of a session has left is its context from now on."""
+        _, replica = self._by_rank[sequence.node, sequence.rank]
+        self.census.remember(sequence.session, sequence.prefix[-1], replica.cache)
+
+    def count_sessions(self, attached: int) -> int:
+        """Write down how many sessions there are and how many are cached. Returns how many are in a batch."""
+        running = [sequence.session for replica in self._replicas for sequence in replica.batch()]
+        self.records.sessions.append((self.env.now, attached, self.census.cached(running)))
+        return len(running)
 
     def stop(self) -> None:
         """End the run before the next event."""
@@ -114,7 +122,7 @@ class Cluster:
     def close(self) -> None:
         """Write down what is still inside, and the blocks that the pools saw."""
         for replica in self._replicas:
-            for sequence in replica.inside():
+            for sequence in (*replica.batch(), *replica.waiting):
                 self.records.add_request(sequence)
         caches = self.caches
         self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.resident_blocks) for c in caches]
@@ -125,7 +133,7 @@ class Cluster:
         if request.prompt_tokens + request.max_tokens > self._spec.max_context_tokens:
             return "longer than the model's context"
         if self._max_in_flight is not None and self._submitted - self._ended > self._max_in_flight:
-            return "in-flight cap"
+            return IN_FLIGHT_CAP
         return ""
 
     def _enqueue(self, sequence: Sequence, now_s: float) -> str:
@@ -142,12 +150,12 @@ class Cluster:
         self._end(sequence)
 
     def _end(self, sequence: Sequence) -> None:
+        if sequence.on_end is not None:
+            sequence.on_end(sequence)  # says how long its client pauses
         self.records.add_request(sequence)
         self._ended += 1
         if self._ended % PROGRESS_EVERY == 0:
             self._on_progress(self._ended)
-        if sequence.on_end is not None:
-            sequence.on_end(sequence)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ needed; a sequence lets go of its last run first, so that a prefix never goes be
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from capsim.memory import BlockRule
@@ -27,7 +28,7 @@ NO_MATCH = Match(0, 0, 0)
 class KVCache:
     """Counts of blocks, and entries by run. ``rule`` says how many blocks a sequence of some context holds.
 
-    ``free_blocks`` are those that nobody holds, idle entries among them.
+    ``free_blocks`` are those that nobody holds, idle entries among them. ``on_evict`` is told of entries that are gone.
     """
 
     def __init__(self, total_blocks: int, rule: BlockRule) -> None:
@@ -38,6 +39,7 @@ class KVCache:
         self.freed_blocks = 0
         self.evicted_blocks = 0
         self.rule = rule
+        self.on_evict: Callable[[Run], None] | None = None
         self._blocks: dict[Run, int] = {}
         self._holders: dict[Run, int] = {}
         self._idle: OrderedDict[Run, None] = OrderedDict()
@@ -127,3 +129,5 @@ class KVCache:
         self.idle_blocks -= blocks
         self.freed_blocks += blocks
         self.evicted_blocks += blocks
+        if self.on_evict is not None:
+            self.on_evict(run)

@@ -5,9 +5,11 @@ from heapq import merge
 from itertools import count
 from typing import NamedTuple
 
+from capsim.sim.census import home
 from capsim.sim.kvcache import KVCache
-from capsim.workload.chats import Chat, Sessions
+from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run
+from capsim.workload.steady import SessionTraffic
 
 OVER = -(1 << 30)
 """Sessions that are over have numbers from here down: nobody asks for theirs again."""
@@ -22,7 +24,7 @@ class _Left(NamedTuple):
     requests: int
 
 
-def leave_behind(traffic: Sessions, caches: Sequence[KVCache]) -> None:
+def leave_behind(traffic: SessionTraffic, caches: Sequence[KVCache]) -> None:
     """Fill the pools with contexts of earlier requests, as many of the youngest as fit, spread by session number."""
     room_tokens = sum(cache.total_blocks * cache.rule.block_tokens for cache in caches)
     kept: list[tuple[int, tuple[Run, ...]]] = []
@@ -33,28 +35,30 @@ def leave_behind(traffic: Sessions, caches: Sequence[KVCache]) -> None:
         if room_tokens <= 0:
             break
     for number, chain in reversed(kept):
-        _keep(caches[number % len(caches)], chain)
+        _keep(home(number, caches), chain)
     for cache in caches:
         cache.evicted_blocks = 0  # the run has evicted nothing yet
 
 
-def _met(traffic: Sessions) -> list[_Left]:
+def _met(traffic: SessionTraffic) -> list[_Left]:
     """Sessions under way that have asked before."""
     begun = [_Left(b.paused_s, number, b.chat, b.request) for number, b in enumerate(traffic.begun) if b.request]
     return sorted(begun, key=lambda left: left.age_s)
 
 
-def _over(traffic: Sessions) -> Iterator[_Left]:
+def _over(traffic: SessionTraffic) -> Iterator[_Left]:
     for number, (age_s, chat) in zip(count(OVER, -1), traffic.ended, strict=False):
-        yield _Left(age_s, number, chat, len(chat.prompt_tokens))
+        if chat.served:
+            yield _Left(age_s, number, chat, chat.served)
 
 
-def _context(traffic: Sessions, left: _Left) -> tuple[tuple[Run, ...], int]:
+def _context(traffic: SessionTraffic, left: _Left) -> tuple[tuple[Run, ...], int]:
     """All runs of a session so far, and how many tokens of them are not its own."""
     context, chat = traffic.context(left.chat, left.number), left.chat
-    chain: tuple[Run, ...] = ()
-    for request in range(left.requests):
-        chain = context.chain(chat.prompt_tokens[request], chat.output_tokens[request], chat.summaries[request])
+    requests = list(zip(chat.prompt_tokens, chat.output_tokens, chat.summaries, strict=True))[: left.requests]
+    for request in requests[:-1]:
+        context.grow(*request)
+    chain = context.chain(*requests[-1])
     return chain, max((end for key, end in chain if key != chain[-1][0]), default=0)
 
 

@@ -110,7 +110,7 @@ class Records:
 
     ``kv_blocks`` holds, at the end and for each pool, blocks allocated, freed and resident (held by sequences or
     kept for later prompts); ``evicted_blocks`` counts those that made room. ``sessions`` holds now and then, for
-    sessions, (simulated seconds, attached ones, those of them whose context is resident).
+    sessions, (simulated seconds, attached ones, those of them that are cached).
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from capsim.llm import KVStream
 from capsim.sim.decoding import Decoding
 from capsim.sim.kvcache import NO_MATCH, KVCache, Match
 from capsim.sim.retraction import TokenEstimate
-from capsim.sim.sequence import Sequence
+from capsim.sim.sequence import QUEUE_FULL, Sequence
 from capsim.sim.spec import Policy
 from capsim.sim.standing import Standing
 from capsim.steptime import FOREVER, Batch, PrefillChunk
@@ -78,9 +78,9 @@ class Replica:
     def in_flight(self) -> int:
         return len(self.running) + len(self.waiting)
 
-    def inside(self) -> list[Sequence]:
-        """Requests that have not ended."""
-        return [*self.running.values(), *self.waiting]
+    def batch(self) -> list[Sequence]:
+        """Requests that run."""
+        return list(self.running.values())
 
     @property
     def held_tokens(self) -> int:
@@ -99,7 +99,7 @@ class Replica:
     def submit(self, sequence: Sequence) -> str:
         """Queue a request; why not, when the queue is full or it could never be served."""
         if self._queue_limit is not None and self._would_wait(sequence) > self._queue_limit:
-            return "queue full"
+            return QUEUE_FULL
         if self._blocks(sequence.prompt_tokens + sequence.max_tokens) > self._most_blocks:
             return "larger than the KV pool" if self._fixed_blocks is None else "larger than a slot"
         if not self._chunked_prefill and sequence.prompt_tokens > self._max_num_batched_tokens:
@@ -110,7 +110,7 @@ class Replica:
 
     def withdraw(self, sequence: Sequence) -> bool:
         """Take back a request that has not started; False where it has."""
-        if sequence.preemptions or sequence not in self.waiting:
+        if sequence.first_scheduled_s >= 0:
             return False
         self.waiting.remove(sequence)
         self.waiting_tokens -= sequence.known_tokens

@@ -6,6 +6,9 @@ from capsim.workload.requests import Request
 
 NEVER = float("nan")
 OnEnd = Callable[["Sequence"], None]
+QUEUE_FULL, IN_FLIGHT_CAP = "queue full", "in-flight cap"
+BUSY = (QUEUE_FULL, IN_FLIGHT_CAP)
+"""Why a request is turned away that might be served later."""
 
 
 class Sequence:
@@ -13,9 +16,10 @@ class Sequence:
 
     ``known_tokens`` are those of the prompt and of the answer so far, ``computed_tokens`` those whose KV is there;
     while a sequence decodes its replica counts for it, and both stand still.
-    ``stalls_s`` are the gaps between two of its tokens that a preemption made longer than a step, ``think_s`` its
-    client's pause after it. The true ``output_tokens`` is for the node that counts tokens; queues, schedulers and
-    routers see ``max_tokens``. ``ticket`` orders the running sequences of a replica by admission; ``base`` is the
+    ``finished_s`` is when it had its last token, or when its client gave up. ``stalls_s`` are the gaps between two of
+    its tokens that a preemption made longer than a step, ``think_s`` its client's pause after it, or wait before it is
+    sent again. The true ``output_tokens`` is for the node that counts tokens; queues, schedulers and routers see
+    ``max_tokens``. ``ticket`` orders the running sequences of a replica by admission; ``base`` is the
     context less the replica's clock while the sequence decodes, and ``pieces`` what it adds to the sums that its
     replica keeps. It holds the first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all.
     ``on_end`` is told when it has ended.

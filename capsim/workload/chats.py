@@ -1,35 +1,46 @@
 """Sessions drawn whole: every attribute of request ``r`` of session ``s`` is row (r, s) of its own random stream."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import count, takewhile
+from collections.abc import Iterator
+from itertools import count
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
 
-from capsim.workload.arrivals import Profile, Ramp, Single, Spike, long_run_rate_per_s
-from capsim.workload.classes import Superposed
 from capsim.workload.distributions import Constant, Distribution, draw_tokens
-from capsim.workload.drawing import times
-from capsim.workload.prefixes import Context, head
-from capsim.workload.sessions import Compaction, Prefix, Retries, Session, Users
-from capsim.workload.spec import Arrival, Closed, Workload
+from capsim.workload.sessions import Prefix, Session, shared_tokens
+from capsim.workload.spec import Workload
 from capsim.workload.streams import stream
 
 TOGETHER = 64
+PARTS = 500
 MAX_REQUESTS = 10_000
 """Of one session, however long its draws make it."""
-POOL_REQUESTS, POOL_SESSIONS = 20_000, 64
-PARTS = 500
+SAMPLE_SESSIONS = 64
+"""No sample has fewer."""
 _ONE = Constant(kind="constant", value=1)
 ONE_REQUEST = Session(turns=_ONE, new_tokens=_ONE)
 
 
-class Chat(NamedTuple):
-    """One session: lists with a value for each of its requests.
+class Longest(NamedTuple):
+    """What a server takes: tokens of a prompt, and of a prompt with the longest answer that its client allows."""
 
-    ``pause_s`` follows a request; after the last it is the user's, before another session. ``summaries`` counts those
-    of its context by then, ``patience_s`` is infinite where nobody gives up.
+    prompt_tokens: float = inf
+    tokens: float = inf
+
+    def takes(self, prompt_tokens: int, max_tokens: int) -> bool:
+        return prompt_tokens <= self.prompt_tokens and prompt_tokens + max_tokens <= self.tokens
+
+
+ANY = Longest()
+
+
+class Chat(NamedTuple):
+    """One session: lists with a value for each of its requests, of which the server takes the first ``served``.
+
+    ``turn`` is the person's, from 0: requests that tools make are of the same. ``pause_s`` follows a request; after the
+    last it is the user's, before another session. ``summaries`` counts those of its context by then, ``patience_s`` is
+    infinite where nobody gives up.
     """
 
     prompt_tokens: list[int]
@@ -38,86 +49,19 @@ class Chat(NamedTuple):
     patience_s: list[float]
     summaries: list[int]
     group: int
+    served: int
+    turn: list[int]
 
 
-class Begun(NamedTuple):
-    """A session met in the middle: its next request and when that comes, and for how long it has paused by now."""
-
-    chat: Chat
-    request: int
-    start_s: float
-    paused_s: float
-
-
-@dataclass(frozen=True)
-class Sessions:
-    """Sessions that begin whether or not earlier ones are over (``arrival_s``), or (``closed``) as others end.
-
-    ``begun`` are those met at the start, ``ended`` yields the ages and contents of earlier ones, the youngest first.
-    ``limit`` counts requests; nobody asks after ``duration_s``.
-    """
-
-    begun: list[Begun]
-    ended: Iterable[tuple[float, Chat]]
-    arrival_s: Iterator[float]
-    chats: Iterator[Chat]
-    closed: bool
-    prefix: Prefix
-    retries: Retries | None
-    max_tokens: int | None
-    max_in_flight: int | None
-    limit: int | None
-    duration_s: float
-
-    def context(self, chat: Chat, number: int) -> Context:
-        """The runs of a session's prompts, under its number."""
-        return Context(head(self.prefix, chat.group), number if self.prefix.session else None)
-
-
-def sessions(workload: Workload, seed: int, replication: int, limit: int | None) -> Sessions:
-    """One replication's sessions, as if they had been coming for long."""
-    pool = list(_pool(workload, seed, replication))
-    arrival_s: Iterator[float] = iter(())
-    if isinstance(workload.arrival, Closed):
-        begun = _met(pool, workload.arrival.users, True, stream(seed, replication, "start"))
-        cycle_s = float(np.mean([sum(chat.pause_s) for chat in pool]))
-        rate_per_s = len(begun) / max(1e-9, cycle_s)
-    else:
-        family = _family(workload.arrival)
-        rate_per_s = _rate_at_start_per_s(family)
-        open_s = float(np.mean([sum(chat.pause_s[:-1]) for chat in pool]))
-        users = int(stream(seed, replication, "begun").poisson(rate_per_s * open_s))
-        begun = _met(pool, users, False, stream(seed, replication, "start"))
-        chunks = times(family, stream(seed, replication, "arrivals"))
-        arrival_s = (at_s for chunk in chunks for at_s in chunk.tolist())
-    return Sessions(
-        begun, _ended(pool, rate_per_s, stream(seed, replication, "ended")), arrival_s,
-        _draw(workload, seed, replication, ""), isinstance(workload.arrival, Closed), workload.prefix or Prefix(),
-        workload.session.retries if workload.session else None,
-        workload.max_tokens, workload.max_in_flight, limit, workload.duration_s or np.inf,
-    )  # fmt: skip
-
-
-def request_times(workload: Workload, seed: int, replication: int) -> np.ndarray:
-    """When requests of open sessions come within ``duration_s``, if answers take no time. Shape (n,), in order."""
-    drawn, span_s = sessions(workload, seed, replication, None), workload.duration_s or 0.0
-    times_s = [begun.start_s + _since_first(begun.chat.pause_s[begun.request :]) for begun in drawn.begun]
-    begins_s = takewhile(lambda at_s: at_s <= span_s, drawn.arrival_s)
-    times_s += [at_s + _since_first(chat.pause_s) for at_s, chat in zip(begins_s, drawn.chats, strict=False)]
-    return np.sort(np.concatenate([one[one <= span_s] for one in (np.empty(0), *times_s)]))
-
-
-def _since_first(pause_s: list[float]) -> np.ndarray:
-    return np.cumsum([0.0, *pause_s[:-1]])
-
-
-def sample(workload: Workload, requests: int) -> list[Chat]:
+def sample(
+    workload: Workload, requests: int, longest: Longest = ANY, seed: int = 0, replication: int = 0, where: str = ""
+) -> list[Chat]:
     """Some whole sessions, of about so many requests in all."""
     drawn: list[Chat] = []
-    for chat in _draw(workload, 0, 0, ""):
+    for chat in draw(workload, longest, seed, replication, where):
         drawn.append(chat)
         requests -= len(chat.prompt_tokens)
-        if requests <= 0 and len(drawn) >= POOL_SESSIONS:
+        if requests <= 0 and len(drawn) >= SAMPLE_SESSIONS:
             return drawn
     raise AssertionError("sessions ended")
 
@@ -126,7 +70,7 @@ def mean_requests(workload: Workload) -> float:
     """Requests of a session, on average."""
     if workload.session is None:
         return 1.0
-    parts = (_Part(workload, 0, 0, f"session {{}}/{part}") for part in range(PARTS))
+    parts = (_Part(workload, ANY, 0, 0, f"session {{}}/{part}") for part in range(PARTS))
     return float(np.mean([len(rounds) for part in parts for rounds in part.rounds()]))
 
 
@@ -137,7 +81,7 @@ def tokens(some: list[Chat]) -> tuple[np.ndarray, np.ndarray]:
 
 def reused_tokens(chat: Chat, prefix: Prefix) -> list[int]:
     """Of each prompt, what a cache that forgets nothing holds: the last context, or what others share."""
-    shared = prefix.global_tokens + (prefix.groups.tokens if prefix.groups else 0)
+    shared = shared_tokens(prefix)
     reused = []
     for request, prompt in enumerate(chat.prompt_tokens):
         grown = request and prefix.session and chat.summaries[request] == chat.summaries[request - 1]
@@ -146,75 +90,18 @@ def reused_tokens(chat: Chat, prefix: Prefix) -> list[int]:
     return reused
 
 
-def _family(arrival: Arrival | None) -> Single:
-    """What sessions arrive by."""
-    assert arrival is not None
-    assert not isinstance(arrival, Superposed | Closed)
-    return arrival.arrivals if isinstance(arrival, Users) else arrival
-
-
-def _rate_at_start_per_s(family: Single) -> float:
-    """How fast sessions have been beginning by the start of the run."""
-    match family:
-        case Profile():
-            rates, period_s = family.rates_per_s, family.period_s
-            assert period_s is not None
-            return rates[int(family.start_s % period_s / period_s * len(rates))]
-        case Spike():
-            return family.rate_per_s
-        case Ramp():
-            return family.from_per_s
-    return long_run_rate_per_s(family)
-
-
-def _pool(workload: Workload, seed: int, replication: int) -> Iterator[Chat]:
-    """Sessions that those at the start are taken from."""
-    requests = 0
-    for number, chat in enumerate(_draw(workload, seed, replication, "met/")):
-        if requests >= POOL_REQUESTS and number >= POOL_SESSIONS:
-            return
-        requests += len(chat.prompt_tokens)
-        yield chat
-
-
-def _met(pool: list[Chat], users: int, between: bool, generator: np.random.Generator) -> list[Begun]:
-    """``users`` in mid-pause, if need be ``between`` two sessions: a pause is met in proportion to its length.
-
-    The phase in it is uniform.
-    """
-    if not users:
-        return []
-    counts = [len(chat.pause_s) - (not between) for chat in pool]
-    owner = np.repeat(np.arange(len(pool)), counts)
-    after = np.concatenate([np.arange(count) for count in counts])
-    pause_s = np.array([pause for chat, count in zip(pool, counts, strict=True) for pause in chat.pause_s[:count]])
-    shares = np.cumsum(pause_s if pause_s.any() else np.ones(len(pause_s)))
-    uniforms = generator.random((users, 2))
-    rows = np.searchsorted(shares, uniforms[:, 0] * shares[-1], side="right").clip(max=len(shares) - 1)
-    left_s, past_s = pause_s[rows] * uniforms[:, 1], pause_s[rows] * (1 - uniforms[:, 1])
-    met = zip(owner[rows].tolist(), after[rows].tolist(), left_s.tolist(), past_s.tolist(), strict=True)
-    return [Begun(pool[one], (last + 1) % len(pool[one].pause_s), left, past) for one, last, left, past in met]
-
-
-def _ended(pool: list[Chat], rate_per_s: float, generator: np.random.Generator) -> Iterator[tuple[float, Chat]]:
-    """Earlier sessions, as an endless stream of them would have left behind: since when they are over, and what."""
-    age_s = 0.0
-    while rate_per_s > 0:
-        age_s += generator.exponential(1 / rate_per_s)
-        yield age_s, pool[int(generator.random() * len(pool))]
-
-
-def _draw(workload: Workload, seed: int, replication: int, where: str) -> Iterator[Chat]:
-    """Sessions without end."""
+def draw(workload: Workload, longest: Longest, seed: int, replication: int, where: str) -> Iterator[Chat]:
+    """Sessions without end, each up to the first request that is too long for the server."""
     for part in count():
-        yield from _Part(workload, seed, replication, f"{where}session {{}}/{part}").chats()
+        yield from _Part(workload, longest, seed, replication, f"{where}session {{}}/{part}").chats()
 
 
 class _Part:
     """``TOGETHER`` sessions, whose streams are theirs alone: a longer one takes more rows and shifts nobody's."""
 
-    def __init__(self, workload: Workload, seed: int, replication: int, streams: str) -> None:
+    def __init__(self, workload: Workload, longest: Longest, seed: int, replication: int, streams: str) -> None:
         self._workload = workload
+        self._longest = longest
         self._session = workload.session or ONE_REQUEST
         self._stream = lambda purpose: stream(seed, replication, streams.format(purpose))
 
@@ -234,10 +121,31 @@ class _Part:
         chats = []
         for one, long in enumerate(map(len, rounds)):
             answers = output[:long, one].tolist()
-            prompts, summaries = _grown(first[one], new[1:long, one].tolist(), answers, session.compaction)
-            waits = pause_s[:long, one].tolist(), patience_s[:long, one].tolist()
-            chats.append(Chat(prompts, answers, *waits, summaries, groups[one]))
+            prompts, summaries, served = self._grown(first[one], new[1:long, one].tolist(), answers)
+            asked = len(prompts)
+            turn = np.cumsum([0, *(calls == 0 for calls in rounds[one][: asked - 1])]).tolist()
+            waits = pause_s[:asked, one].tolist(), patience_s[:asked, one].tolist()
+            chats.append(Chat(prompts, answers[:asked], *waits, summaries, groups[one], served, turn))
         return chats
+
+    def _grown(self, first: int, new: list[int], output: list[int]) -> tuple[list[int], list[int], int]:
+        """Prompts of a session, each the last one with its answer and what is new, and the summaries made by then.
+
+        The last is the first that is not served, if there is one.
+        """
+        compaction, longest, cap = self._session.compaction, self._longest, self._workload.max_tokens
+        prompts, summaries = [first], [0]
+        for served, answer in enumerate(output):
+            if not longest.takes(prompts[-1], cap or answer):
+                return prompts, summaries, served
+            if served == len(new):
+                break
+            prompt, made = prompts[-1] + answer + new[served], summaries[-1]
+            if compaction is not None and prompt > compaction.at_tokens:
+                prompt, made = compaction.to_tokens + new[served], made + 1
+            prompts.append(prompt)
+            summaries.append(made)
+        return prompts, summaries, len(prompts)
 
     def rounds(self) -> list[list[int]]:
         """For each session and each of its requests the calls to tools that follow at once; none before a pause."""
@@ -246,10 +154,11 @@ class _Part:
         if tools is None:
             return [[0] * one for one in turns.tolist()]
         rows = int(turns.max())
-        calls = np.rint(tools.calls.draw(self._uniforms("calls", rows))).astype(int).reshape(rows, TOGETHER)
+        drawn = tools.calls.draw(self._uniforms("calls", rows))
+        calls = np.rint(drawn.clip(max=MAX_REQUESTS)).astype(int).reshape(rows, TOGETHER)
         return [
             [min(tools.parallel, left) for each in calls[:long, one].tolist()
-             for left in (*range(min(each, MAX_REQUESTS), 0, -tools.parallel), 0)][:MAX_REQUESTS]
+             for left in (*range(each, 0, -tools.parallel), 0)][:MAX_REQUESTS]
             for one, long in enumerate(turns.tolist())
         ]  # fmt: skip
 
@@ -287,16 +196,3 @@ class _Part:
         if distribution is None:
             return np.full((rows, TOGETHER), otherwise)
         return distribution.draw(self._uniforms(purpose, rows)).reshape(rows, TOGETHER)
-
-
-def _grown(first: int, new: list[int], output: list[int], compaction: Compaction | None) -> tuple[list[int], list[int]]:
-    """Prompts of a session, each the last one with its answer and what is new, and the summaries made by then."""
-    prompts, summaries = [first], [0]
-    for more, answer in zip(new, output, strict=False):
-        prompt = prompts[-1] + answer + more
-        summaries.append(summaries[-1])
-        if compaction is not None and prompt > compaction.at_tokens:
-            prompt = compaction.to_tokens + more
-            summaries[-1] += 1
-        prompts.append(prompt)
-    return prompts, summaries

@@ -77,8 +77,8 @@ class Lognormal(_Spec):
     """Lognormal with parameters ``mu`` and ``sigma`` of the logarithm, cut at ``maximum``."""
 
     kind: Literal["lognormal"]
-    mu: float
-    sigma: float = Field(gt=0)
+    mu: float = Field(ge=-50, le=50)
+    sigma: float = Field(gt=0, le=10)
     maximum: float | None = Field(None, gt=0)
 
     def draw(self, uniforms: Uniforms) -> np.ndarray:

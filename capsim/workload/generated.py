@@ -9,6 +9,7 @@ from capsim.workload.figures import Figures, figures, lengths
 from capsim.workload.requests import draw_arrivals, draw_lengths
 from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
+from capsim.workload.steady import request_times
 
 SAMPLE = 50_000
 MAX_ARRIVALS = 1_000_000
@@ -47,7 +48,7 @@ def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) 
     """When an open workload's requests come within ``span_s``. Shape (n,)."""
     timed = workload.model_copy(update={"duration_s": span_s, "requests": None})
     if workload.in_sessions:
-        return chats.request_times(timed, seed, replication)
+        return request_times(timed, seed, replication)
     return draw_arrivals(timed, seed, replication)[0]
 
 

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from capsim.workload import chats
-from capsim.workload.chats import Sessions
+from capsim.workload.chats import ANY, Longest
 from capsim.workload.classes import Superposed, class_lengths, mixed, superposed_arrivals
 from capsim.workload.distributions import Distribution, draw_tokens
 from capsim.workload.drawing import CHUNK, take, times
 from capsim.workload.prefixes import Run
 from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
+from capsim.workload.steady import AT_ONCE, Response, SessionTraffic, sessions
 from capsim.workload.streams import stream
 from capsim.workload.traces import Trace
 from capsim.workload.traces.follow import earlier, sessions_of
@@ -80,14 +81,21 @@ class ClosedLoop:
     duration_s: float
 
 
-Traffic = OpenArrivals | ClosedReplay | ClosedLoop | Sessions
+Traffic = OpenArrivals | ClosedReplay | ClosedLoop | SessionTraffic
 
 
-def traffic(workload: Workload, trace: Trace | None, seed: int, replication: int) -> Traffic:
-    """One replication's requests. ``workload`` must be complete: an arrival and lengths, or a trace."""
+def traffic(
+    workload: Workload, trace: Trace | None, seed: int, replication: int,
+    longest: Longest = ANY, response: Response = AT_ONCE,
+) -> Traffic:  # fmt: skip
+    """One replication's requests. ``workload`` must be complete: an arrival and lengths, or a trace.
+
+    A session ends with the first request that is longer than the ``longest`` that the server takes; open ones that
+    are there at the start have waited for its ``response``.
+    """
     limit = None if workload.duration_s else workload.requests or DEFAULT_REQUESTS
     if workload.in_sessions:
-        return chats.sessions(workload, seed, replication, limit)
+        return sessions(workload, seed, replication, limit, longest, response)
     if isinstance(workload.arrival, Closed):
         drawn = _draws(workload, trace, seed, replication)
         return ClosedLoop(_starts(workload, seed, replication), drawn, limit, workload.duration_s or np.inf)
@@ -132,26 +140,26 @@ def with_users(workload: Workload, users: int, requests: int, warmup_requests: i
     return workload.model_copy(update=changed)
 
 
-def sample_lengths(workload: Workload, trace: Trace | None) -> tuple[np.ndarray, np.ndarray]:
+def sample_lengths(workload: Workload, trace: Trace | None, longest: Longest = ANY) -> tuple[np.ndarray, np.ndarray]:
     """Prompt and output tokens of some requests, shape (n,) each; of all of them where there is a trace."""
     if trace is not None:
         return trace.prompt_tokens, trace.output_tokens
-    return draw_lengths(workload, SAMPLE)
+    return draw_lengths(workload, SAMPLE, longest)
 
 
-def sample_reused(workload: Workload) -> np.ndarray:
+def sample_reused(workload: Workload, longest: Longest = ANY) -> np.ndarray:
     """Of the prompts of ``sample_lengths`` what sessions sent before, shape (n,)."""
     prefix = workload.prefix or Prefix()
-    return np.concatenate([chats.reused_tokens(chat, prefix) for chat in chats.sample(workload, SAMPLE)])
+    return np.concatenate([chats.reused_tokens(chat, prefix) for chat in chats.sample(workload, SAMPLE, longest)])
 
 
-def draw_lengths(workload: Workload, requests: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_lengths(workload: Workload, requests: int, longest: Longest = ANY) -> tuple[np.ndarray, np.ndarray]:
     """Prompt and output tokens of ``requests`` requests, shape (n,) each, drawn from the workload's distributions.
 
     Those of whole sessions are about so many.
     """
     if workload.in_sessions:
-        return chats.tokens(chats.sample(workload, requests))
+        return chats.tokens(chats.sample(workload, requests, longest))
     chunks = list(islice(_columns(workload, None, 0, 0), -(-requests // CHUNK)))
     prompt, output, _ = (np.concatenate(column)[:requests] for column in zip(*chunks, strict=True))
     return prompt, output if workload.max_tokens is None else np.minimum(output, workload.max_tokens)
@@ -252,10 +260,11 @@ def _starts(workload: Workload, seed: int, replication: int) -> np.ndarray:
     return residual(workload.think_s, uniforms)
 
 
-def mean_think_s(workload: Workload) -> float:
+def mean_think_s(workload: Workload, longest: Longest = ANY) -> float:
     """Mean pause of a closed-loop user."""
     if workload.in_sessions:
-        return float(np.mean([pause for chat in chats.sample(workload, len(_PAUSES)) for pause in chat.pause_s]))
+        some = chats.sample(workload, len(_PAUSES), longest)
+        return float(np.mean([pause for chat in some for pause in chat.pause_s]))
     return 0.0 if workload.think_s is None else float(workload.think_s.draw(_PAUSES).mean())
 
 

@@ -83,6 +83,11 @@ class Prefix(_Spec):
     session: bool = True
 
 
+def shared_tokens(prefix: Prefix) -> int:
+    """How many leading tokens of a long prompt others share."""
+    return prefix.global_tokens + (prefix.groups.tokens if prefix.groups else 0)
+
+
 class Users(_Spec):
     """``users`` who each begin ``sessions_per_day``, over the day or week as ``profile`` of the catalog has it.
 

@@ -20,7 +20,7 @@ from capsim.workload.arrivals import (
 )
 from capsim.workload.classes import ClientClass, Superposed
 from capsim.workload.distributions import ThinkTime, Tokens
-from capsim.workload.sessions import Prefix, Session, Users
+from capsim.workload.sessions import Prefix, Session, Users, shared_tokens
 
 
 class _Spec(BaseModel):
@@ -60,6 +60,12 @@ class TraceColumns(_Spec):
     request_class: str | None = None
     prefix_hashes: str | None = None
     hash_tokens: str | None = None
+
+
+def check_turned_away(workload: "Workload", queue_limit: int | None) -> None:
+    """Refuse, with a ValueError, users who are turned away and come back at the same instant, without end."""
+    if isinstance(workload.arrival, Closed) and queue_limit is not None and workload.think_s is None:
+        raise ValueError("a queue_limit with closed-loop users needs a think_s, or turned-away users ask without end")
 
 
 class Workload(_Spec):
@@ -106,7 +112,15 @@ class Workload(_Spec):
         if self.classes and any(given is not None for given in (self.prompt_tokens, self.output_tokens, self.trace)):
             raise ValueError("classes bring their own lengths: leave prompt_tokens, output_tokens and trace out")
         if self.in_sessions and (self.trace is not None or self.classes):
-            raise ValueError("sessions, users and prefixes are drawn: they go with neither a trace nor classes")
+            raise ValueError(
+                "sessions, users and prefixes are drawn: they go with neither a trace nor classes (superposed arrivals)"
+            )
+        compaction = self.session.compaction if self.session else None
+        if compaction is not None and self.prefix is not None and compaction.to_tokens < shared_tokens(self.prefix):
+            raise ValueError(
+                f"a summary of {compaction.to_tokens:,} tokens (session.compaction.to_tokens) would cut into the "
+                f"{shared_tokens(self.prefix):,} that all prompts begin with (prefix)"
+            )
         return self
 
     @property

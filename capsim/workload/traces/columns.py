@@ -78,8 +78,10 @@ def _whole(values: Any) -> bool:
 
 def _coerced(column: pd.Series) -> np.ndarray:
     plain = column
-    if column.dtype == object:
-        plain = column.map(lambda field: field if isinstance(field, (int, float, str)) else None)
+    if column.dtype in (object, bool):
+        plain = column.map(
+            lambda field: field if isinstance(field, (int, float, str)) and not isinstance(field, bool) else None
+        )
     return pd.to_numeric(plain, errors="coerce").to_numpy(dtype=float)
 
 

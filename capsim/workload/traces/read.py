@@ -11,7 +11,7 @@ from capsim.workload.traces.columns import Codes, are_stamps, numbers, ragged, s
 from capsim.workload.traces.follow import roots
 from capsim.workload.traces.schemas import NAMES, Schema, schema_of
 from capsim.workload.traces.tables import chunks, header
-from capsim.workload.traces.ticks import spread, tick_s
+from capsim.workload.traces.ticks import COARSE_S, spread, tick_s
 from capsim.workload.traces.trace import PATHS, PrefixHashes, Trace
 
 MAX_ROWS = 20_000_000
@@ -71,9 +71,19 @@ class _Reader:
                 self.parts["hash_counts"].append(counts)
                 self.parts["hash_values"].append(values)
             elif role == "hash_tokens":
-                self.hash_tokens = int(tokens(table[name].iloc[:1], self.path)[0])
+                self._add_hash_tokens(table[name])
             else:
                 self.parts[role].append(numbers(table[name], self.path, optional=True))
+
+    def _add_hash_tokens(self, column: pd.Series) -> None:
+        sizes = tokens(column, self.path)
+        first = int(sizes[0]) if self.hash_tokens is None else self.hash_tokens
+        bad = np.flatnonzero((sizes != first) | (sizes == 0))
+        if len(bad):
+            message = f"must be positive and the same in every row (got {sizes[bad[0]]}, first {first})"
+            line, key = int(column.index[bad[0]]), str(column.name)
+            raise ScenarioError.one(message, path=self.path, line=line, key=key)
+        self.hash_tokens = first
 
     def _add_needed(self, table: pd.DataFrame) -> None:
         names, path = self.schema.columns, self.path
@@ -94,7 +104,7 @@ class _Reader:
         joined = {role: np.concatenate(parts) for role, parts in self.parts.items()}
         if not joined or not (joined["output_tokens"] > 0).any():
             raise ScenarioError.one("no request with output tokens in the trace", path=self.path)
-        order = np.argsort(joined["arrival"], kind="stable")
+        order = np.lexsort((joined.get("turn", np.zeros(self.rows)), joined["arrival"]))
         served = order[joined["output_tokens"][order] > 0]
         failed = self.rows - len(served)
         warnings = []
@@ -106,7 +116,11 @@ class _Reader:
             hint = "" if self.stamped else "are these nanoseconds? numbers are taken as seconds, timestamps are too"
             raise ScenarioError.one(message, path=self.path, key=self.schema.columns["arrival"], hint=hint)
         tick = tick_s(arrival_s)
-        if tick is not None:
+        if tick is not None and tick < COARSE_S:
+            warnings.append(
+                f"the trace's clock ticks every {tick:.3g} s: shorter gaps are not known, and left as they are"
+            )
+        elif tick is not None:
             arrival_s = spread(arrival_s, tick)
             warnings.append(f"the trace's clock ticks every {tick:.3g} s: arrivals are spread at random inside a tick")
         return Trace(

@@ -6,6 +6,8 @@ from capsim.workload.streams import stream
 
 COARSE_S = 0.9
 """A finer tick is left alone: it moves no count of a second."""
+FINE_S = 0.1
+"""One that is finer still is not told of."""
 SHARED = 0.2
 """Share of gaps that are zero from which on a tick is looked for."""
 ON_TICK = 0.95
@@ -13,7 +15,7 @@ ON_TICK = 0.95
 
 
 def tick_s(arrival_s: np.ndarray) -> float | None:
-    """The clock's tick where sorted arrivals fall on one of about a second or more, else None."""
+    """The clock's tick where sorted arrivals fall on one of ``FINE_S`` or more, else None."""
     gaps_s = np.diff(arrival_s)
     steps_s = gaps_s[gaps_s > 0]
     if len(steps_s) < 2 or (gaps_s == 0).mean() < SHARED:
@@ -21,7 +23,7 @@ def tick_s(arrival_s: np.ndarray) -> float | None:
     tick = float(np.quantile(steps_s, 0.05))
     tick = float(np.median(steps_s[steps_s < 1.5 * tick]))
     off = np.abs(steps_s / tick - np.rint(steps_s / tick))
-    return tick if tick >= COARSE_S and (off <= 0.01 * np.maximum(steps_s / tick, 1)).mean() >= ON_TICK else None
+    return tick if tick >= FINE_S and (off <= 0.01 * np.maximum(steps_s / tick, 1)).mean() >= ON_TICK else None
 
 
 def spread(arrival_s: np.ndarray, tick: float) -> np.ndarray:
