@@ -16,7 +16,10 @@ class _Spec(BaseModel):
 
 
 class Compaction(_Spec):
-    """A context that would pass ``at_tokens`` is cut to a summary of ``to_tokens``, and the new tokens follow it."""
+    """A context that would pass ``at_tokens`` is cut to ``to_tokens``, and the new tokens follow.
+
+    ``to_tokens`` are what all prompts begin with, and a summary. The first prompt is never cut.
+    """
 
     at_tokens: PositiveInt
     to_tokens: PositiveInt
