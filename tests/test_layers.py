@@ -10,7 +10,7 @@ LAYERS = (
     "units", "glossary", "errors", "source",
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers", "efficiency",
     "workload", "catalog", "memory", "steptime", "estimate", "scenario", "sim",
-    "stats", "queueing", "metrics", "session_metrics", "cost", "experiment", "store", "capacity", "cli",
+    "stats", "queueing", "metrics", "session_metrics", "cost", "experiment", "validate", "store", "capacity", "cli",
 )  # fmt: skip
 ONLY_IN = {"simpy": "sim", "altair": "charts", "streamlit": "pages", "torch": "", "triton": "", "mlx": "", "dask": ""}
 FILES = sorted((ROOT / "capsim").rglob("*.py"))

@@ -12,7 +12,7 @@ import typer
 
 from kernels_bench.engines.engine import Engine, MissingError
 from kernels_bench.engines.loads import read_csv
-from kernels_bench.engines.measure import Session, header, pin
+from kernels_bench.engines.measure import Session, header, settle
 from kernels_bench.engines.models import MODELS
 
 ENGINE_MISSING = 3
@@ -50,7 +50,7 @@ def engine(
         loads = [read_csv(path) for path in trace or ()]
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
-    pin()
+    settle()
     path, started = out or Path(f"engine-{name}.jsonl"), time.monotonic()
     file = None
     try:

@@ -1,5 +1,6 @@
 """A measurement session: loads driven through an engine, with episodes of random steps between them."""
 
+import ctypes
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from kernels_bench.engines.loads import Load, burst, poisson, starved
 SHARES = (0.3, 0.5, 0.7)
 """Rates of the Poisson loads, in shares of what the first burst got through."""
 WARMUP_S = 3.0
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def header(engine: Engine) -> dict[str, Any]:
@@ -34,10 +36,18 @@ def header(engine: Engine) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def pin() -> None:
-    """Keep this process on one core: the last that it may use."""
+def settle() -> None:
+    """Keep this process on one core, the last that it may use, and what it frees in its heap.
+
+    glibc gives large buffers back to the system at once: whether a step then pays for fresh pages, twice its time,
+    hangs on what ran before it. Servers preload an allocator that does not (vLLM asks for tcmalloc).
+    """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class Session:
