@@ -4,6 +4,7 @@ import random
 import time
 from collections import deque
 from dataclasses import dataclass
+from math import ceil, log2
 
 from kernels_bench.engines.engine import Composition, Engine
 from kernels_bench.engines.loads import Load, lengths
@@ -81,15 +82,17 @@ def drive(engine: Engine, load: Load) -> Driven:
 def episode(engine: Engine, seed: int, seconds: float) -> list[tuple[Composition, float]]:
     """Steps of random composition and their seconds, for about that long, until the engine is empty again.
 
-    Every few steps another number of requests is kept inside; each has fresh random lengths, so that no two steps are
-    alike. A fixed grid of shapes would flatter prefill, whose kernels are prepared anew for every shape.
+    Every few steps another number of requests is kept inside, few as often as many: a step is not quite linear in them,
+    and quiet loads live at the low end. Each has fresh random lengths, so that no two steps are alike: a fixed grid of
+    shapes would flatter prefill, whose kernels are prepared anew for every shape.
     """
     draw, clock = random.Random(seed), Clock()
+    doublings = ceil(log2(engine.arguments.max_num_seqs))
     inside = request = level = 0
     steps: list[tuple[Composition, float]] = []
     while (started_s := clock.now_s()) < seconds or engine.busy:
         if len(steps) % STEPS_A_LEVEL == 0:
-            level = draw.randint(1, engine.arguments.max_num_seqs)
+            level = min(2 ** draw.randint(0, doublings), engine.arguments.max_num_seqs)
         while inside < level and started_s < seconds:
             engine.submit(request, *lengths(draw, EPISODE_PROMPT, EPISODE_OUTPUT))
             request, inside = request + 1, inside + 1
