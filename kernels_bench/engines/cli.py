@@ -63,7 +63,7 @@ def engine(
     path.write_text("")
     for key in models:
         worker = get_context("spawn").Process(
-            target=measure, args=(name, key, kv_dtype, path, loads, requests, repeats, episode, seed)
+            target=measure, args=(name, key, kv_dtype, path, loads, requests, repeats, episode, seed), daemon=True
         )
         worker.start()
         worker.join()
