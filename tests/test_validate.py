@@ -185,8 +185,8 @@ def test_the_verb_prints_runs_and_verdicts(measured, capsys):
 def test_a_burst_on_hugging_faces_engine_takes_the_simulated_steps(tmp_path, name):
     for library in ("torch", "transformers"):
         pytest.importorskip(library)
-    command = [sys.executable, "-m", "kernels_bench.engines", "transformers", "--model", name, "--out", "engine.jsonl"]
-    options = ["--requests", "10", "--repeats", "1", "--episode", "2"]
+    command = [sys.executable, "-m", "kernels_bench", "engine", "transformers", "--model", name]
+    options = ["--out", "engine.jsonl", "--requests", "10", "--repeats", "1", "--episode", "2"]
     root = str(Path(__file__).parents[1])
     subprocess.run([*command, *options], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, timeout=1500)
     (engine,) = validate(read_measurements(tmp_path / "engine.jsonl"))["engines"]

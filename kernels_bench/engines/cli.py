@@ -12,10 +12,12 @@ from typing import Annotated
 
 import typer
 
+from kernels_bench.backends import environment
 from kernels_bench.engines.engine import Engine
 from kernels_bench.engines.loads import Load, read_csv
-from kernels_bench.engines.measure import Session, header, settle
+from kernels_bench.engines.measure import Session, settle
 from kernels_bench.engines.models import MODELS
+from kernels_bench.worker import header
 
 ENGINE_MISSING = 3
 
@@ -89,7 +91,8 @@ def measure(
     running = start(name, model, kv_dtype)
     with path.open("a", encoding="utf-8") as file:
         if not path.stat().st_size:
-            file.write(json.dumps(header(running)) + "\n")
+            about = environment("cpu") | {"engine": running.version}
+            file.write(json.dumps({**header("cpu"), "environment": about}) + "\n")
         label = model if kv_dtype == "bfloat16" else f"{model}-{kv_dtype}"
         Session(running, label, file).measure(loads, requests, repeats, episode, seed)
 

@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from kernels_bench.engines.drive import Driven, drive, episode
@@ -18,22 +17,6 @@ SHARES = (0.3, 0.5, 0.7)
 """Rates of the Poisson loads, in shares of what the first burst got through."""
 WARMUP_S = 3.0
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-
-
-def header(engine: Engine) -> dict[str, Any]:
-    """The first line of a measurements file."""
-    cpu = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            cpu = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    environment = {"cpu": cpu, "threads": 1, "python": platform.python_version(), "driver": engine.version}
-    return {
-        "schema": "capsim-measurements", "version": 1, "device": "cpu-" + "-".join(cpu.split("@")[0].lower().split()),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"), "environment": environment,
-        "source": "kernels_bench.engines 0.1.0",
-    }  # fmt: skip
 
 
 def settle() -> None:
