@@ -11,7 +11,7 @@ LAYERS = (
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers",
     "kernel_tables", "measured", "efficiency",
     "slo", "workload", "catalog", "memory", "steptime", "calibrate", "estimate", "scenario", "sim",
-    "stats", "queueing", "metrics", "cost", "experiment", "sizing", "store", "capacity", "cli",
+    "stats", "queueing", "metrics", "cost", "experiment", "sizing", "validate", "store", "capacity", "cli",
 )  # fmt: skip
 ONLY_IN = {"simpy": "sim", "altair": "charts", "streamlit": "pages", "torch": "", "triton": "", "mlx": "", "dask": ""}
 FILES = sorted((ROOT / "capsim").rglob("*.py"))

@@ -1,0 +1,82 @@
+"""The verb ``validate``, and its result as text."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from capsim.cli.verbs import Format, OutputFormat
+
+MeasurementsFile = Annotated[
+    Path, typer.Argument(metavar="MEASUREMENTS", help="A file of python -m kernels_bench engine.")
+]
+
+
+def validate(measurements: MeasurementsFile, format_: OutputFormat = Format.table) -> None:
+    """Set the simulation beside the runs of a real engine: latency, throughput, steps and preemptions.
+
+    Step times are fitted on the steps that were measured between the runs. Errors are means over the runs at most 80 %
+    loaded and the bursts, beside what the engine differs from itself when the same load is repeated.
+    """
+    from capsim.measurements import read_measurements
+    from capsim.validate import validate as set_beside
+
+    print(render(set_beside(read_measurements(measurements)), format_), end="")
+
+
+def render(document: dict[str, Any], format_: str) -> str:
+    """The document of ``capsim.validate`` in one of the four formats."""
+    from capsim.cli import tables
+
+    if format_ == "json":
+        return tables.to_json(document)
+    if format_ == "csv":
+        return tables.csv_text(document)
+    blocks = [
+        rows for engine in document["engines"] for rows in (_head(document, engine), _runs(engine), _errors(engine))
+    ]
+    return tables.document_text(blocks, [], format_)
+
+
+def _head(document: dict[str, Any], engine: dict[str, Any]) -> list[list[str]]:
+    steps = engine["steps"]
+    fit = f"{steps['measured']:,} measured; held out, the fit errs by {steps['mape']:.1%}, bias {steps['bias']:+.1%}"
+    return [["Engine", f"{engine['engine']} with {engine['model']} on {document['device']}"], ["Steps", fit]]
+
+
+def _runs(engine: dict[str, Any]) -> list[list[str]]:
+    """Measured figures of each run, and by how much the simulated ones differ."""
+    from capsim import units
+
+    rows = [["Load", "rate", "repeat", "TTFT", "", "TPOT", "", "E2E p50", "", "requests/s", "", "steps", "preemptions"]]
+    for run in engine["runs"]:
+        measured, error = run["measured"], run["error"]
+        cells = [run["load"], f"{run['rate_per_s']:.2f}/s" if run["rate_per_s"] else "at once", str(run["repeat"] + 1)]
+        for key in ("ttft_mean_s", "tpot_mean_s", "e2e_p50_s"):
+            cells += [units.seconds(measured[key]), f"{error[key]:+.1%}"]
+        cells += [f"{measured['requests_per_s']:.3g}", f"{error['requests_per_s']:+.1%}"]
+        cells += [_counts(run, "steps"), _counts(run, "preemptions") + ("" if run["mirrored"] else " (not mirrored)")]
+        rows.append(cells)
+    return rows
+
+
+def _counts(run: dict[str, Any], key: str) -> str:
+    measured, simulated = run["measured"][key], run["simulated"][key]
+    return f"{measured:,}" if measured == simulated else f"{measured:,} / {simulated:,}"
+
+
+def _errors(engine: dict[str, Any]) -> list[list[str]]:
+    from capsim.validate import ENOUGH_RUNS
+
+    errors = engine["errors"]
+    rows = [[f"Mean error of {errors['runs']} runs", "", "bias", "the engine's own", "at most", ""]]
+    labels = {"ttft_mean_s": "TTFT", "tpot_mean_s": "TPOT", "e2e_p50_s": "E2E p50", "requests_per_s": "Throughput"}
+    verdicts = {True: "within", False: "OUTSIDE", None: f"judged from {ENOUGH_RUNS} runs on"}
+    for key, label in labels.items():
+        found = errors["figures"][key]
+        bias = "" if found["bias"] is None else f"{found['bias']:+.1%}"
+        error, own, limit = (
+            "" if found[name] is None else f"{found[name]:.1%}" for name in ("error", "repeat_error", "limit")
+        )
+        rows.append([label, error, bias, own, limit, verdicts[found["passed"]]])
+    return rows
