@@ -10,7 +10,7 @@ LAYERS = (
     "units", "glossary", "errors", "source", "measurements",
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers",
     "kernel_tables", "measured", "efficiency",
-    "workload", "catalog", "memory", "steptime", "calibrate", "estimate", "scenario", "sim",
+    "workload", "catalog", "importers", "memory", "steptime", "calibrate", "estimate", "scenario", "sim",
     "stats", "queueing", "metrics", "session_metrics", "cost", "experiment", "store", "capacity", "cli",
 )  # fmt: skip
 ONLY_IN = {"simpy": "sim", "altair": "charts", "streamlit": "pages", "torch": "", "triton": "", "mlx": "", "dask": ""}
