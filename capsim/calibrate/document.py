@@ -12,7 +12,7 @@ from capsim.calibrate.device import key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overheads, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import fit_steps
-from capsim.calibrate.tables import fastest, grouped, table_of
+from capsim.calibrate.tables import fastest, grouped, tables_of
 from capsim.catalog import Catalog, load_catalog
 from capsim.efficiency import Efficiency
 from capsim.errors import ScenarioError
@@ -80,7 +80,7 @@ class _Fitting:
         self.groups = grouped(row for file in files for row in file.kernels)
         self.steps = [row for file in files for row in file.steps]
         self.models = {(row.engine, row.name): row for file in files for row in file.models}
-        self.tables = fastest(table_of(group, catalog) for group in self.groups if group[0].op not in CEILINGS)
+        self.tables = fastest(tables_of([group for group in self.groups if group[0].op not in CEILINGS], catalog))
         reached = fractions(self.tables, device)
         self.values: dict[str, Any] = {**NO_TIMES, **reached, **kv_costs(self.tables, device, reached)}
         layers = [row for file in files for row in file.kernels if row.op == "layer"]
@@ -90,10 +90,14 @@ class _Fitting:
             self.values |= layer_overheads(layers, self._calibrated)
 
     def engines(self) -> list[str]:
-        """Engines whose steps were measured, the most measured first; else the one that usually runs on the device."""
+        """Engines whose steps were measured, the most measured first; else the one whose kernels were, by the header;
+        else the one that usually runs on the device."""
         counts = Counter(row.engine for row in self.steps)
+        named = [str(file.header.environment.get("engine")) for file in self.files]
         usual = next((n.engine for n in self.catalog.nodes.values() if n.device == self.key), DEFAULT_ENGINE)
-        return [name for name, _ in counts.most_common() if name in self.catalog.engines] or [usual]
+        return [name for name, _ in counts.most_common() if name in self.catalog.engines] or [
+            next((name for name in named if name in self.catalog.engines), usual)
+        ]
 
     def left_out(self) -> tuple[str, ...]:
         """Measured steps that no calibration can hold, as the catalog does not know their engine."""

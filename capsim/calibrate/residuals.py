@@ -20,10 +20,7 @@ def kernel_residual(rows: Sequence[Kernel], catalog: Catalog) -> Residual:
     Ends are kept, so that both are judged inside their domain; with fewer than three sizes along a curve every other
     curve is held out, and with fewer than three curves nothing is.
     """
-    outer, inner = AXES[rows[0].op]
-    kept, held = _split(rows, inner)
-    if not held and outer is not None:
-        kept, held = _split(rows, outer)
+    kept, held = _halves(rows)
     table = fit = None
     if held:
         trained = table_of(kept, catalog)
@@ -44,6 +41,15 @@ def layer_residual(rows: Sequence[Kernel], steps: Steps) -> Residual:
         what="layer", by=rows[0].kernel, shape="from kernels", points=len(rows), held_out=len(rows),
         table=_error(predicted, measured),
     )  # fmt: skip
+
+
+def size_errors(rows: Sequence[Kernel], catalog: Catalog) -> np.ndarray:
+    """Relative errors of the table of the sizes kept at those held out; none where nothing was held out."""
+    kept, held = _halves(rows)
+    if not held:
+        return np.array([])
+    table = table_of(kept, catalog)
+    return np.array([_by_table(table, row) / row.median_s - 1 for row in held])
 
 
 def step_residual(rows: Sequence[Step], kernels: StepTimeModel | None) -> Residual:
@@ -84,6 +90,13 @@ def label(row: Kernel) -> str:
     outer, inner = AXES[row.op]
     hidden = {outer, inner, "active_experts", "skew"}
     return " ".join(f"{value}" for key, value in row.shape.items() if key not in hidden)
+
+
+def _halves(rows: Sequence[Kernel]) -> tuple[list[Kernel], list[Kernel]]:
+    """Rows kept and held out, along the curves of a table, else across them."""
+    outer, inner = AXES[rows[0].op]
+    kept, held = _split(rows, inner)
+    return (kept, held) if held or outer is None else _split(rows, outer)
 
 
 def _split(rows: Sequence[Kernel], axis: str) -> tuple[list[Kernel], list[Kernel]]:
