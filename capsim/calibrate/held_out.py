@@ -14,13 +14,12 @@ import numpy as np
 
 from capsim.calibrate.device import known_device, measured_device
 from capsim.calibrate.residuals import size_errors
-from capsim.calibrate.tables import FORMATS, Rows, grouped, kind_of, tables_of
+from capsim.calibrate.tables import Rows, grouped, kind_of, tables_of
+from capsim.calibrate.thinning import errors_at, nearest_of
 from capsim.catalog import load_catalog
 from capsim.hardware import Device
-from capsim.kernel_tables import AXES, KernelTable
-from capsim.kernel_tables.work import precision_of
+from capsim.kernel_tables import KernelTable
 from capsim.measurements import read_measurements
-from capsim.steptime.carried import Carried, nearest
 
 MOST_SHAPES = 60  # of one operation and format that are held out, in turn over all of them
 CARRIED = ("gemm", "decode_attention", "prefill_attention", "mla_decode", "experts", "kv_write", "norm")
@@ -70,29 +69,10 @@ def _shape_errors(tables: Sequence[KernelTable], device: Device) -> list[np.ndar
     """Of each table held out, relative errors at its points by the nearest of the others."""
     errors = []
     for table in _some(tables):
-        others = [other for other in tables if other is not table]
-        formats = {key: (str(table.shape[key]),) for key in FORMATS if key in table.shape}
-        shape = {key: float(value) for key, value in table.shape.items() if not isinstance(value, str)}
-        near = nearest(others, table.op, shape, formats)
+        near = nearest_of(table, [other for other in tables if other is not table])
         if near is not None:
-            precision = precision_of(str(table.shape.get("weight_format", "bf16")))
-            errors.append(_errors_of(table, Carried(near, shape, device, device, precision)))
+            errors.append(errors_at(table, near, device))
     return errors
-
-
-def _errors_of(table: KernelTable, carried: Carried) -> np.ndarray:
-    """Relative errors at the sizes at which both were measured: what lies beyond is another question."""
-    outer, inner = AXES[table.op]
-    domain = carried.domain
-    errors = []
-    for curve in table.curves:
-        if outer is not None and not domain[outer][0] <= curve.at <= domain[outer][1]:
-            continue
-        for size, seconds in zip(curve.sizes, curve.seconds, strict=True):
-            if domain[inner][0] <= size <= domain[inner][1]:
-                told = carried.seconds(size)[0] if outer is None else carried.along_context(curve.at).at(size)[0]
-                errors.append(told / seconds - 1)
-    return np.array(errors)
 
 
 def _summary(told: tuple[str, str, str, str], what: str, errors: Iterable[np.ndarray]) -> list[HeldOut]:

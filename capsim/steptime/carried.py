@@ -76,13 +76,10 @@ class Carried:
         return ideal_s(measured, self._measured_on, precision_of(str(self.table.shape.get("weight_format", "bf16"))))
 
     def _call(self) -> float:
-        """The fitted seconds of a call, but never more than any measured time leaves beside its roofline."""
-        left = [
-            seconds - self._measured_ideal_s(size, curve.at)
-            for curve in self.table.curves
-            for size, seconds in zip(curve.sizes, curve.seconds, strict=True)
-        ]
-        return max(0.0, min(self.table.fit.call_s, *left))
+        """The fitted seconds of a call, but never more than the shortest measured time leaves beside its roofline."""
+        points = [(t, size, c.at) for c in self.table.curves for size, t in zip(c.sizes, c.seconds, strict=True)]
+        seconds, size, at = min(points)
+        return max(0.0, min(self.table.fit.call_s, seconds - self._measured_ideal_s(size, at)))
 
 
 def nearest(
