@@ -113,7 +113,7 @@ class Model(_Row):
 
 
 class Run(_Row):
-    """One load driven through an engine."""
+    """One load driven through an engine; ``steps`` and ``preemptions`` are None where only its client saw it."""
 
     run: str | int
     engine: str
@@ -122,8 +122,9 @@ class Run(_Row):
     rate_per_s: float | None = None
     seed: int = 0
     repeat: int = 0
-    steps: NonNegativeInt
-    preemptions: NonNegativeInt
+    concurrency: PositiveInt | None = None
+    steps: NonNegativeInt | None = None
+    preemptions: NonNegativeInt | None = None
     duration_s: Seconds
 
 

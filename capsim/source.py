@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from capsim.errors import Problem, ScenarioError, did_you_mean
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 4_000_000
 MAX_DEPTH = 50
 MAX_PROBLEMS = 50
 Location = tuple[str | int, ...]

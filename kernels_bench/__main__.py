@@ -1,6 +1,5 @@
 """`python -m kernels_bench`: measures the kernels of the hardware at hand."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from kernels_bench.backends import MODULES
 from kernels_bench.bench import MissingError, bench
+from kernels_bench.engines.cli import engine
 
 MISSING, INTERRUPTED = 1, 130
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -70,8 +70,7 @@ def main(
     sys.exit(MISSING)
 
 
-if importlib.util.find_spec("kernels_bench.engines"):
-    app.command("engine")(importlib.import_module("kernels_bench.engines.cli").engine)
+app.command("engine")(engine)
 
 if __name__ == "__main__":
     app(prog_name="python -m kernels_bench")

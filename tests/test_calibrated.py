@@ -5,7 +5,7 @@ import pytest
 from clusters import arrivals, cluster
 from plain_engine import plain_records
 
-from capsim.calibrate.tables import grouped, table_of
+from capsim.calibrate.tables import grouped, table_of, tables_of
 from capsim.catalog import load_catalog
 from capsim.efficiency import Efficiency
 from capsim.hardware import Device
@@ -15,6 +15,7 @@ from capsim.parallelism import Parallelism
 from capsim.sim.cluster import simulate
 from capsim.steptime import FOREVER, Batch, PrefillChunk
 from capsim.steptime.calibrated import Calibrated
+from capsim.steptime.carried import Carried, nearest
 
 CATALOG = load_catalog()
 CPU = Device(name="cpu", kind="cpu", memory_bytes=24e9, memory_bytes_per_s=13e9, bf16_flops=1e12, power_w=0)
@@ -113,11 +114,30 @@ def test_a_kernel_with_a_key_that_the_model_lacks_is_another_s():
 
 
 def test_another_device_is_carried_over_by_its_datasheet():
+    """Twice the rates halve all but the calls, such as a decode and a write a layer."""
     faster = CPU.model_copy(update={"memory_bytes_per_s": 26e9, "bf16_flops": 2e12})
     here, there = (calibrated(device=d).step_time(decode(4, 8192)) for d in (CPU, faster))
-    assert there.attention_s == pytest.approx(here.attention_s / 2, rel=1e-9)
-    assert there.dense_s == pytest.approx(here.dense_s / 2, rel=1e-9)
+    calls_s = LAYERS * machine.CALL_S
+    assert there.attention_s == pytest.approx(here.attention_s / 2 + 2 * calls_s / 2, rel=1e-6)
+    assert here.dense_s / 2 < there.dense_s < here.dense_s
     assert there.overhead_s == here.overhead_s
+
+
+def test_another_shape_takes_as_long_to_call():
+    """A matrix and an attention of other shapes, held against the machine's own times for them."""
+    tables = tables_of(grouped(machine.rows()), CATALOG)
+    wanted = {"in_features": 512.0, "out_features": 1024.0, "weight_bytes": 2.0}
+    near = nearest(tables, "gemm", wanted, {"weight_format": ("bf16",)})
+    carried = Carried(near, wanted, CPU, CPU)
+    for tokens in (1, 64, 2048):
+        true = machine.seconds("gemm", {"tokens": tokens, **wanted, "weight_format": "bf16"})
+        assert carried.seconds(tokens)[0] == pytest.approx(true, rel=1e-3)
+    heads = {"q_heads": 4, "kv_heads": 1, "head_dim": 128, "pair_bytes": 512.0}
+    near = nearest(tables, "decode_attention", heads, {"kv_format": ("bf16",)})
+    line = Carried(near, heads, CPU, CPU).along_context(4)
+    for context in (512, 65536):
+        shape = {"sequences": 4, "context_tokens": context, **heads, "kv_format": "bf16"}
+        assert line.at(context)[0] == pytest.approx(machine.seconds("decode_attention", shape), rel=1e-3)
 
 
 def test_what_was_not_measured_is_the_roofline_s_and_says_so():

@@ -90,7 +90,7 @@ def test_the_fastest_implementation_is_kept():
 
 def test_held_out_errors_of_tables_and_fits_are_near_the_noise():
     for group in grouped(NOISY):
-        found = kernel_residual(group, CATALOG)
+        found = kernel_residual([group], CATALOG)
         assert found.held_out >= 1
         assert found.held_out <= len(group) / 2
         assert found.table.mape < 0.08, found
@@ -101,14 +101,14 @@ def test_held_out_errors_of_tables_and_fits_are_near_the_noise():
 def test_what_a_sum_roofline_cannot_follow_a_table_does():
     roots = [machine.row("gemm", {"tokens": n, **machine.GEMM}) for n in machine.TOKENS]
     roots = [row.model_copy(update={"median_s": 1e-4 * row.size("tokens") ** 0.5}) for row in roots]
-    found = kernel_residual(roots, CATALOG)
+    found = kernel_residual([roots], CATALOG)
     assert found.table.mape < 0.04
     assert found.fit.mape > 0.1
 
 
 def test_two_points_are_not_judged():
     few = [machine.row("norm", {"tokens": n, "hidden": 64}) for n in (1, 8)]
-    found = kernel_residual(few, CATALOG)
+    found = kernel_residual([few], CATALOG)
     assert (found.points, found.held_out, found.table, found.fit) == (2, 0, None, None)
 
 

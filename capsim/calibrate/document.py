@@ -12,7 +12,8 @@ from capsim.calibrate.device import key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overheads, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import fit_steps
-from capsim.calibrate.tables import fastest, grouped, table_of
+from capsim.calibrate.tables import Rows, fastest, grouped, kind_of, tables_of
+from capsim.calibrate.thinning import thinned
 from capsim.catalog import Catalog, load_catalog
 from capsim.efficiency import Efficiency
 from capsim.errors import ScenarioError
@@ -33,6 +34,7 @@ KEPT = (*HOST, "collective_s", "link_fraction", "expert_imbalance")  # from the 
 NO_TIMES = dict.fromkeys((*HOST, "layer_s", "expert_layer_s"), 0.0)
 CEILINGS = ("memory_copy", "memory_read", "experts_dense")  # measured to compare with, parts of no step
 DIGITS = 5
+MANY_SHAPES = 8  # of one operation, implementation and format: judged together
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class _Fitting:
         self.groups = grouped(row for file in files for row in file.kernels)
         self.steps = [row for file in files for row in file.steps]
         self.models = {(row.engine, row.name): row for file in files for row in file.models}
-        self.tables = fastest(table_of(group, catalog) for group in self.groups if group[0].op not in CEILINGS)
+        measured = fastest(tables_of([group for group in self.groups if group[0].op not in CEILINGS], catalog))
+        self.tables = thinned(measured, device)
         reached = fractions(self.tables, device)
         self.values: dict[str, Any] = {**NO_TIMES, **reached, **kv_costs(self.tables, device, reached)}
         layers = [row for file in files for row in file.kernels if row.op == "layer"]
@@ -90,10 +93,14 @@ class _Fitting:
             self.values |= layer_overheads(layers, self._calibrated)
 
     def engines(self) -> list[str]:
-        """Engines whose steps were measured, the most measured first; else the one that usually runs on the device."""
+        """Engines whose steps were measured, the most measured first; else the one whose kernels were, by the header;
+        else the one that usually runs on the device."""
         counts = Counter(row.engine for row in self.steps)
+        named = [str(file.header.environment.get("engine")) for file in self.files]
         usual = next((n.engine for n in self.catalog.nodes.values() if n.device == self.key), DEFAULT_ENGINE)
-        return [name for name, _ in counts.most_common() if name in self.catalog.engines] or [usual]
+        return [name for name, _ in counts.most_common() if name in self.catalog.engines] or [
+            next((name for name in named if name in self.catalog.engines), usual)
+        ]
 
     def left_out(self) -> tuple[str, ...]:
         """Measured steps that no calibration can hold, as the catalog does not know their engine."""
@@ -104,10 +111,21 @@ class _Fitting:
 
     @cached_property
     def residuals(self) -> tuple[Residual, ...]:
-        kernels = [kernel_residual(group, self.catalog) for group in self.groups]
+        kernels = [kernel_residual(groups, self.catalog) for groups in self._judged_together()]
         kernels.sort(key=lambda residual: (residual.what, residual.by, residual.shape))
         steps = [step_residual(rows, self._from_kernels(*key)) for key, rows in self._step_groups(self.steps)]
         return (*kernels, *self.layers_by_kernels, *steps)
+
+    def _judged_together(self) -> list[list[Rows]]:
+        """Each shape alone, or all shapes of an operation, implementation and format where there are many."""
+        alike: dict[tuple[Any, ...], list[Rows]] = {}
+        for group in self.groups:
+            alike.setdefault(kind_of(group[0]), []).append(group)
+        return [
+            part
+            for groups in alike.values()
+            for part in ([groups] if len(groups) > MANY_SHAPES else [[group] for group in groups])
+        ]
 
     def entry(self, engine: str) -> dict[str, Any]:
         """The calibration of the device under one engine, with its provenance."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from capsim.calibrate.overhead import Steps, batch_of, layer_s, step_overhead_s
 from capsim.calibrate.steps import COEFFICIENTS, fit_steps, predict_steps
-from capsim.calibrate.tables import routing_factor, table_of
+from capsim.calibrate.tables import FORMATS, routing_factor, table_of
 from capsim.catalog import Catalog
 from capsim.kernel_tables import AXES, KernelTable, Surface, work
 from capsim.measured import Error, Residual
@@ -14,26 +14,23 @@ from capsim.measurements import Kernel, Step
 from capsim.steptime import StepTimeModel
 
 
-def kernel_residual(rows: Sequence[Kernel], catalog: Catalog) -> Residual:
-    """Of one kernel at one shape: table and sum-roofline of every other size against the sizes between them.
+def kernel_residual(groups: Sequence[Sequence[Kernel]], catalog: Catalog) -> Residual:
+    """Of one kernel at one shape, or at several together: table and sum-roofline of every other size against the sizes
+    between them.
 
     Ends are kept, so that both are judged inside their domain; with fewer than three sizes along a curve every other
     curve is held out, and with fewer than three curves nothing is.
     """
-    outer, inner = AXES[rows[0].op]
-    kept, held = _split(rows, inner)
-    if not held and outer is not None:
-        kept, held = _split(rows, outer)
+    judged = [points for rows in groups if (points := _points_held_out(rows, catalog)).size]
+    first = groups[0][0]
     table = fit = None
-    if held:
-        trained = table_of(kept, catalog)
-        measured = np.array([row.median_s for row in held])
-        table = _error(np.array([_by_table(trained, row) for row in held]), measured)
-        works = [work(row.op, {**trained.shape, **row.shape}) for row in held]
-        fit = _error(np.array([trained.fit.seconds(done) for done in works]), measured)
+    held_out = 0
+    if judged:
+        by_table, by_fit, measured = np.concatenate(judged, axis=1)
+        table, fit, held_out = _error(by_table, measured), _error(by_fit, measured), len(measured)
     return Residual(
-        what=rows[0].op, by=rows[0].kernel, shape=label(rows[0]), points=len(rows), held_out=len(held),
-        table=table, fit=fit,
+        what=first.op, by=first.kernel, shape=label(first) if len(groups) == 1 else _label_of_many(groups),
+        points=sum(map(len, groups)), held_out=held_out, table=table, fit=fit,
     )  # fmt: skip
 
 
@@ -44,6 +41,12 @@ def layer_residual(rows: Sequence[Kernel], steps: Steps) -> Residual:
         what="layer", by=rows[0].kernel, shape="from kernels", points=len(rows), held_out=len(rows),
         table=_error(predicted, measured),
     )  # fmt: skip
+
+
+def size_errors(rows: Sequence[Kernel], catalog: Catalog) -> np.ndarray:
+    """Relative errors of the table of the sizes kept at those held out; none where nothing was held out."""
+    by_table, _, measured = _points_held_out(rows, catalog)
+    return by_table / measured - 1
 
 
 def step_residual(rows: Sequence[Step], kernels: StepTimeModel | None) -> Residual:
@@ -84,6 +87,29 @@ def label(row: Kernel) -> str:
     outer, inner = AXES[row.op]
     hidden = {outer, inner, "active_experts", "skew"}
     return " ".join(f"{value}" for key, value in row.shape.items() if key not in hidden)
+
+
+def _label_of_many(groups: Sequence[Sequence[Kernel]]) -> str:
+    formats = [str(value) for key, value in groups[0][0].shape.items() if key in FORMATS]
+    return " ".join([*formats, f"{len(groups)} shapes"])
+
+
+def _points_held_out(rows: Sequence[Kernel], catalog: Catalog) -> np.ndarray:
+    """Seconds by the table, by its sum-roofline and as measured at the sizes held out, shape (3, n)."""
+    kept, held = _halves(rows)
+    if not held:
+        return np.empty((3, 0))
+    table = table_of(kept, catalog)
+    works = [work(row.op, {**table.shape, **row.shape}) for row in held]
+    by_table, by_fit = [_by_table(table, row) for row in held], [table.fit.seconds(done) for done in works]
+    return np.array([by_table, by_fit, [row.median_s for row in held]])
+
+
+def _halves(rows: Sequence[Kernel]) -> tuple[list[Kernel], list[Kernel]]:
+    """Rows kept and held out, along the curves of a table, else across them."""
+    outer, inner = AXES[rows[0].op]
+    kept, held = _split(rows, inner)
+    return (kept, held) if held or outer is None else _split(rows, outer)
 
 
 def _split(rows: Sequence[Kernel], axis: str) -> tuple[list[Kernel], list[Kernel]]:

@@ -15,6 +15,8 @@ from capsim.kv_format import pair_bytes
 from capsim.measurements import Kernel
 
 ROUTING = ("active_experts", "skew")
+FORMATS = ("kv_format", "weight_format")
+COLLECTIVES = ("all_reduce", "all_to_all")  # the latency of a call depends on how many take part
 PLAIN_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0}
 Rows = list[Kernel]
 
@@ -28,7 +30,22 @@ def grouped(rows: Iterable[Kernel]) -> list[Rows]:
     return list(groups.values())
 
 
-def table_of(rows: Sequence[Kernel], catalog: Catalog) -> KernelTable:
+def tables_of(groups: Iterable[Rows], catalog: Catalog) -> list[KernelTable]:
+    """A table of each group; the time of a call is one for all shapes of an operation, implementation and formats.
+
+    At one shape it cannot be told from the time to read the weights, which stay the same whatever the batch.
+    """
+    alike: dict[tuple[Any, ...], list[Rows]] = defaultdict(list)
+    for group in groups:
+        alike[kind_of(group[0])].append(group)
+    tables = []
+    for shapes in alike.values():
+        call_s = _call_s(shapes, catalog) if len(shapes) > 1 and shapes[0][0].op not in COLLECTIVES else None
+        tables += [table_of(rows, catalog, call_s) for rows in shapes]
+    return tables
+
+
+def table_of(rows: Sequence[Kernel], catalog: Catalog, call_s: float | None = None) -> KernelTable:
     """The table of rows that differ in sizes only.
 
     Times of experts are those under even routing: a row whose tokens touched more or fewer experts is set to what its
@@ -37,7 +54,8 @@ def table_of(rows: Sequence[Kernel], catalog: Catalog) -> KernelTable:
     first = rows[0]
     outer, inner = AXES[first.op]
     shape = shape_of(rows, catalog)
-    fit = fit_sum_roofline([work(first.op, {**shape, **row.shape}) for row in rows], [row.median_s for row in rows])
+    works = [work(first.op, {**shape, **row.shape}) for row in rows]
+    fit = fit_sum_roofline(works, [row.median_s for row in rows], call_s)
     points: dict[float, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         even_s = row.median_s / routing_factor(row, shape, fit)
@@ -46,6 +64,16 @@ def table_of(rows: Sequence[Kernel], catalog: Catalog) -> KernelTable:
     return KernelTable(
         op=first.op, kernel=first.kernel, shape=shape, fit=fit, curves=tuple(sorted(curves, key=lambda c: c.at))
     )
+
+
+def _call_s(shapes: Sequence[Rows], catalog: Catalog) -> float:
+    """Seconds of a call whatever it does, by the points of all shapes together."""
+    works, seconds = [], []
+    for rows in shapes:
+        shape = shape_of(rows, catalog)
+        works += [work(row.op, {**shape, **row.shape}) for row in rows]
+        seconds += [row.median_s for row in rows]
+    return fit_sum_roofline(works, seconds).call_s
 
 
 def shape_of(rows: Sequence[Kernel], catalog: Catalog) -> dict[str, float | str]:
@@ -99,6 +127,11 @@ def _fixed(row: Kernel) -> dict[str, float | str]:
     """The shape without its sizes and without how its tokens were routed."""
     left_out = {*AXES[row.op], *ROUTING}
     return {key: value for key, value in row.shape.items() if key not in left_out and value is not None}
+
+
+def kind_of(row: Kernel) -> tuple[Any, ...]:
+    """What rows of different shapes share whose calls take the same time."""
+    return row.op, row.backend, row.kernel, *(row.shape.get(key) for key in FORMATS)
 
 
 def _pair_bytes(rows: Sequence[Kernel], catalog: Catalog) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from capsim.cli import calibrate, trace, validation, verbs
+from capsim.cli.importing import importing
 from capsim.cli.verbs import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
 
@@ -23,7 +24,9 @@ app.command("run")(verbs.run)
 app.command("plan")(verbs.plan)
 app.command("check")(verbs.check)
 app.command("calibrate")(calibrate.calibrate)
+app.command("residuals")(calibrate.residuals)
 app.command("validate")(validation.validate)
+app.add_typer(importing, name="import")
 app.add_typer(verbs.catalog, name="catalog")
 app.add_typer(trace.trace, name="trace")
 

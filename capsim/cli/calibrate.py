@@ -40,6 +40,25 @@ def calibrate(measurements: Files, out: Out = Path("calibration.yaml")) -> None:
     print(f"written to {out}; next: capsim run SCENARIO --calibration {out}{node}", file=sys.stderr)
 
 
+def residuals(
+    measurements: Annotated[list[Path], typer.Argument(metavar="MEASUREMENTS...", help="Files of one device each.")],
+) -> None:
+    """Print how far kernel tables are off at sizes and at shapes held out, by device and operation.
+
+    `sizes`: every other size of a shape, by the table of the others. `shapes`: a whole matrix, layout of heads or
+    mixture of experts, carried over from the nearest of the others.
+    """
+    from capsim.calibrate import held_out
+    from capsim.cli import tables
+
+    rows = [["device", "by", "operation", "format", "held out", "shapes", "points", "median", "p90"]]
+    for path in measurements:
+        for found in held_out(path):
+            counts = [f"{found.shapes:,}", f"{found.points:,}", f"{found.median:.1%}", f"{found.p90:.1%}"]
+            rows.append([found.device, found.by, found.op, found.format, found.held_out, *counts])
+    print(tables.text(rows), end="")
+
+
 def _row(residual: "Residual") -> list[str]:
     counts = [str(residual.points), str(residual.held_out)]
     return [residual.what, residual.by, residual.shape, *counts, *_cells(residual.table), *_cells(residual.fit)]

@@ -6,7 +6,7 @@ Beyond the measured sizes the ratio stays that of the nearest one, so that nothi
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import exp, inf, log
 
@@ -22,6 +22,10 @@ class Polyline:
         self._seconds = list(seconds)
         pairs = list(zip(self.sizes, self._seconds, strict=True))
         self._slopes = [(t1 - t0) / (x1 - x0) for (x0, t0), (x1, t1) in pairwise(pairs)]
+
+    def scaled(self, factor: Callable[[float], float]) -> "Polyline":
+        """The seconds of every knot by a factor of its size."""
+        return Polyline(self.sizes, [t * factor(size) for size, t in zip(self.sizes, self._seconds, strict=True)])
 
     def at(self, size: float) -> tuple[float, float, float]:
         """Seconds, by how much they grow, and the size up to which that holds."""

@@ -81,9 +81,8 @@ class Calibrated(Roofline):
                 continue
             growth_s += 0.0 if self._decoders[i] else growth * sum(self._decode_s[i])
             for kernel in self._decoders[i]:
-                line, factor = kernel.along_context(sequences)
-                _, slope, until = line.at(count / sequences)
-                growth_s += factor * slope * growth / sequences
+                _, slope, until = kernel.along_context(sequences).at(count / sequences)
+                growth_s += slope * growth / sequences
                 if until < inf:
                     steps = min(steps, 1 + (until - count / sequences) * sequences // growth)
         return self.step_time(batch), growth_s, max(1, int(steps))
@@ -121,8 +120,7 @@ class Calibrated(Roofline):
                 memory += count * read_s
                 compute += count * decode_s
             for kernel in kernels:
-                line, factor = kernel.along_context(decoding)
-                memory += factor * line.at(count / decoding)[0]
+                memory += kernel.along_context(decoding).at(count / decoding)[0]
         return memory, compute
 
     def _prefill(self, chunk: PrefillChunk) -> tuple[float, float]:
@@ -135,11 +133,11 @@ class Calibrated(Roofline):
                 compute += reads * prefill_s
                 memory += stream.stored(context) * read_s if context else 0.0
                 continue
-            line, factor = kernel.along_context(new)
+            line = kernel.along_context(new)
             triangle = (new + 1) / 2  # reads of a token within the chunk, as a mean
             before = reads / new - triangle
             within = 1.0 if before >= 0 else reads / new / triangle  # a window narrower than the chunk
-            compute += factor * within * line.at(max(0.0, before))[0]
+            compute += within * line.at(max(0.0, before))[0]
         return memory, compute
 
     def _written(self, tokens: int) -> float:

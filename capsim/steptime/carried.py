@@ -1,7 +1,8 @@
 """A measured kernel in the place of one that was not: the same utilisation at another shape or on another device.
 
 Latency = roofline / utilisation, with the utilisation of the nearest measured shape at the same sizes; so a time is the
-measured one by the ratio of the two rooflines (bytes at full bandwidth plus arithmetic at full rate).
+measured one by the ratio of the two rooflines: the call, which takes as long whatever it does, and bytes at full
+bandwidth and arithmetic at full rate.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,6 @@ from capsim.kernel_tables import AXES, KernelTable, Polyline, Surface, Work, ide
 from capsim.kernel_tables.work import precision_of
 
 Shape = dict[str, float]
-LIKE_CONTEXT, LIKE_SEQUENCES = 4096.0, 1.0  # where the ratio of two attention kernels is taken: it hardly depends on it
 
 
 class Carried:
@@ -33,8 +33,9 @@ class Carried:
         self._shape, self._measured_on, self._device, self._precision = shape, measured_on, device, precision
         self._count = count
         self._outer, self._inner = AXES[table.op]
-        self._factor = self._ratio(LIKE_CONTEXT, LIKE_SEQUENCES) if self._outer else 0.0
+        self._call_s = self._call()
         self._known: dict[float, tuple[float, float]] = {}
+        self._lines: dict[float, Polyline] = {}
 
     def seconds(self, size: float) -> tuple[float, float]:
         """Seconds at a size, and the share of them that is moving bytes; for kernels of one size."""
@@ -45,9 +46,11 @@ class Carried:
             self._known[size] = self._surface.seconds(size) * self._ratio(size, 1.0), moving
         return self._known[size]
 
-    def along_context(self, at: float) -> tuple[Polyline, float]:
-        """Seconds over context of ``at`` sequences or new tokens, but for the factor that comes with them."""
-        return self._surface.line(at), self._factor
+    def along_context(self, at: float) -> Polyline:
+        """Seconds over context of ``at`` sequences or new tokens."""
+        if at not in self._lines:
+            self._lines[at] = self._surface.line(at).scaled(lambda size: self._ratio(size, at))
+        return self._lines[at]
 
     def longest_context(self, at: float) -> float:
         """The longest context that was measured at or around that many sequences."""
@@ -56,18 +59,27 @@ class Carried:
     @property
     def is_exact(self) -> bool:
         """Whether the very shape was measured on the very device."""
-        sizes = [LIKE_CONTEXT] if self._outer else [1.0, 1024.0]
-        return all(abs(self._ratio(size, LIKE_SEQUENCES) / self._count - 1) < 1e-6 for size in sizes)
+        sizes = [(1024.0, 1.0), (1024.0, 64.0)] if self._outer else [(1.0, 1.0), (1024.0, 1.0)]
+        return all(abs(self._ratio(size, at) / self._count - 1) < 1e-6 for size, at in sizes)
 
     def _work(self, size: float, at: float) -> Work:
         return work(self.table.op, {**self._shape, self._inner: size, **({self._outer: at} if self._outer else {})})
 
     def _ratio(self, size: float, at: float) -> float:
+        wanted_s = ideal_s(self._work(size, at), self._device, self._precision)
+        return self._count * (self._call_s + wanted_s) / (self._call_s + self._measured_ideal_s(size, at))
+
+    def _measured_ideal_s(self, size: float, at: float) -> float:
+        """The roofline of the measured shape where it was measured."""
         sizes = {self._inner: size, **({self._outer: at} if self._outer else {})}
         measured = work(self.table.op, {**self.table.shape, **sizes})
-        precision = precision_of(str(self.table.shape.get("weight_format", "bf16")))
-        wanted_s = ideal_s(self._work(size, at), self._device, self._precision)
-        return self._count * wanted_s / ideal_s(measured, self._measured_on, precision)
+        return ideal_s(measured, self._measured_on, precision_of(str(self.table.shape.get("weight_format", "bf16"))))
+
+    def _call(self) -> float:
+        """The fitted seconds of a call, but never more than the shortest measured time leaves beside its roofline."""
+        points = [(t, size, c.at) for c in self.table.curves for size, t in zip(c.sizes, c.seconds, strict=True)]
+        seconds, size, at = min(points)
+        return max(0.0, min(self.table.fit.call_s, seconds - self._measured_ideal_s(size, at)))
 
 
 def nearest(
