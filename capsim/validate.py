@@ -78,7 +78,13 @@ def _validate(measurements: Measurements, engine: str, name: str) -> dict[str, A
         if (run.engine, run.model) == (engine, name):
             if not asked[run.run]:
                 raise ScenarioError.one(f"run {run.run} has no requests", path=measurements.path)
-            runs.append(_beside(cluster, run, pd.DataFrame(asked[run.run]).sort_values("request", ignore_index=True)))
+            if run.steps is None or run.preemptions is None:
+                what = f"run {run.run} tells no steps and preemptions: only its client saw it"
+                raise ScenarioError.one(what, path=measurements.path, hint="see python -m kernels_bench engine --help")
+            counted = run.steps, run.preemptions
+            runs.append(
+                _beside(cluster, run, counted, pd.DataFrame(asked[run.run]).sort_values("request", ignore_index=True))
+            )
     _judge_loads(runs, engine)
     return {"engine": engine, "model": name, "steps": fit, "runs": runs, "errors": _errors(runs)}
 
@@ -110,14 +116,14 @@ def held_out(steps: Sequence[Step]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _beside(cluster: ClusterSpec, run: Run, served: pd.DataFrame) -> dict[str, Any]:
+def _beside(cluster: ClusterSpec, run: Run, counted: tuple[int, int], served: pd.DataFrame) -> dict[str, Any]:
     """What a run measured, and what the simulation of its requests says."""
     columns = (served["prompt_tokens"], served["output_tokens"])
     asked = [Request(prompt, output, output, 0.0) for prompt, output in zip(*columns, strict=True)]
     records = simulate(cluster, OpenArrivals(served["arrival_s"].to_numpy(float), asked, None))
     simulated = records.requests_table()
     steps = int(records.segments_table()["steps"].sum())
-    measured = figures(served, run.steps, run.preemptions)
+    measured = figures(served, *counted)
     predicted = figures(simulated, steps, int(simulated["preemptions"].sum()))
     exact = all(measured[key] == predicted[key] for key in ("steps", "preemptions"))
     return {
