@@ -205,7 +205,7 @@ def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
     passing, failing = candidate["sessions"]["attached"]
     asked = f" for {document['users']:,} users" if document["users"] else ""
     if candidate["loads"]:
-        asked = " for the load, " + max(candidate["loads"], key=lambda name: candidate["loads"][name]["nodes"])
+        asked = " for the " + ("peak hour" if "peak hour" in candidate["loads"] else "load as it comes")
     monthly = candidate["monthly_usd"]
     return [
         f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",
