@@ -80,3 +80,19 @@ def test_goodput_holds_first_and_later_turns_to_their_own_thresholds():
     })  # fmt: skip
     good = requests.good(table, {"ttft_s": 1.0, "e2e_s": 9.0}, {"ttft_s": 0.3, "e2e_s": 9.0})
     assert good.tolist() == [True, False, False, True]
+
+
+def test_the_peak_of_several_replicas_is_that_of_their_sum():
+    """Whatever the parts in which the segments are read."""
+    chunk = pd.concat(
+        [part(60).assign(node=node, start_s=lambda t, n=node: t["start_s"] + 0.1 * n) for node in range(3)]
+    )
+    chunk["kv_blocks_end"] = RNG.integers(1, 50, len(chunk))
+    chunk = chunk.assign(end_s=chunk["start_s"] + chunk["duration_s"]).sort_values("end_s", ignore_index=True)
+    at_s = chunk["start_s"].to_numpy()
+    running = (at_s[:, None] >= at_s) & (at_s[:, None] < chunk["end_s"].to_numpy())
+    most = (running * chunk["kv_blocks_end"].to_numpy()).sum(axis=1).max()
+    for parts in (1, 7, 40):
+        pieces = np.array_split(np.arange(len(chunk)), parts)
+        done = steps.read((chunk.iloc[piece] for piece in pieces), len(chunk), 0.0, np.inf, 3)
+        assert done.peak.most == most

@@ -16,14 +16,38 @@ COLUMNS = (
 )  # fmt: skip
 
 
+class Peak:
+    """Most blocks held at once over all replicas, each counted at its most of the run of steps it is in.
+
+    Changes wait only until no replica can add an earlier one.
+    """
+
+    def __init__(self) -> None:
+        self._times_s, self._changes = np.empty(0), np.empty(0)
+        self._level = self.most = 0.0
+
+    def add(self, starts_s: np.ndarray, ends_s: np.ndarray, blocks: np.ndarray) -> None:
+        self._times_s = np.concatenate([self._times_s, starts_s, ends_s])
+        self._changes = np.concatenate([self._changes, blocks, -blocks])
+
+    def settle(self, until_s: float) -> None:
+        """Count the changes before an instant."""
+        order = np.lexsort((self._changes, self._times_s))  # at one instant, what ends goes first
+        self._times_s, self._changes = self._times_s[order], self._changes[order]
+        settled = int(np.searchsorted(self._times_s, until_s))
+        levels = self._level + np.cumsum(self._changes[:settled])
+        self.most = max(self.most, float(levels.max(initial=0.0)))
+        self._level = float(levels[-1]) if settled else self._level
+        self._times_s, self._changes = self._times_s[settled:], self._changes[settled:]
+
+
 @dataclass
 class Steps:
     """What has been read so far, of the window and (``steps``, ``gaps``, ``gaps_s``, ``ordered``) of all segments.
 
     ``itl`` holds the gaps of consecutive parts of the table, ``BATCHES`` in all; ``busy`` the seconds in which a step
-    ran, weighted by sequences and by blocks; ``levels`` of each segment its start, duration and blocks, where the
-    peaks of several replicas add up. How far steps went: ``contexts`` has, by the number of sequences that decode
-    alone, the longest mean context, ``most_tokens`` is of one step.
+    ran, weighted by sequences and by blocks. How far steps went: ``contexts`` has, by the number of sequences that
+    decode alone, the longest mean context, ``most_tokens`` is of one step.
     """
 
     steps: int = 0
@@ -36,7 +60,7 @@ class Steps:
     blocks_s: float = 0.0
     components_s: np.ndarray = field(default_factory=lambda: np.zeros(len(COMPONENTS)))
     most: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("kv_blocks_end", "running", "waiting"), 0.0))
-    levels: list[np.ndarray] = field(default_factory=list)
+    peak: Peak = field(default_factory=Peak)
     contexts: dict[int, float] = field(default_factory=dict)
     most_tokens: int = 0
     ends: dict[Any, float] = field(default_factory=dict)
@@ -60,6 +84,7 @@ def read(parts: Iterable[pd.DataFrame], rows: int, start_s: float, end_s: float,
         _add_use(steps, part, share, replicas)
         _add_reach(steps, part)
         before += len(part)
+    steps.peak.settle(np.inf)
     return steps
 
 
@@ -123,8 +148,9 @@ def _add_use(steps: Steps, part: pd.DataFrame, share: np.ndarray, replicas: int)
     steps.components_s += np.array([part[name].to_numpy(float) @ share for name in COMPONENTS])
     for name in steps.most:
         steps.most[name] = max(steps.most[name], float(part[name].max() if len(part) else 0))
-    if replicas > 1:
-        steps.levels.append(part[["start_s", "duration_s", "kv_blocks_end"]].to_numpy(float))
+    starts_s = part["start_s"].to_numpy(float)
+    steps.peak.add(starts_s, starts_s + part["duration_s"].to_numpy(float), part["kv_blocks_end"].to_numpy(float))
+    steps.peak.settle(min(steps.ends.values()) if len(steps.ends) == replicas else -np.inf)
 
 
 def _add_reach(steps: Steps, part: pd.DataFrame) -> None:
@@ -145,23 +171,12 @@ def node_use(steps: Steps, replicas: int, blocks: int, length_s: float) -> dict[
         "busy_fraction": steps.busy_s / whole,
         "in_flight": steps.running_s / whole * replicas,
         "kv_mean_utilisation": steps.blocks_s / blocks / whole,
-        "kv_peak_blocks": _peak_blocks(steps),
+        "kv_peak_blocks": steps.peak.most,
         "fullest_blocks": steps.most["kv_blocks_end"],
         "most_running": steps.most["running"],
         "most_waiting": steps.most["waiting"],
         **{f"share_{name}": float(share) for name, share in zip(COMPONENTS, shares, strict=True)},
     }
-
-
-def _peak_blocks(steps: Steps) -> float:
-    """Most KV blocks held at once over all replicas, each counted at its most of the run of steps it is in."""
-    if not steps.levels:
-        return steps.most["kv_blocks_end"]
-    starts, durations, blocks = np.concatenate(steps.levels).T
-    times = np.concatenate([starts, starts + durations])
-    changes = np.concatenate([blocks, -blocks])
-    order = np.lexsort((changes, times))  # at one instant, what ends goes first
-    return float(np.cumsum(changes[order]).max(initial=0.0))
 
 
 def longest_gap(requests: pd.DataFrame, stalls_s: pd.Series, parts: Iterable[pd.DataFrame]) -> pd.Series:
