@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from capsim.llm import KVStream
 from capsim.sim.decoding import Decoding
+from capsim.sim.holding import Holding
 from capsim.sim.kvcache import NO_MATCH, KVCache, Match
 from capsim.sim.retraction import TokenEstimate
 from capsim.sim.sequence import Sequence
@@ -60,12 +61,10 @@ class Replica:
         self._max_num_seqs = policy.max_num_seqs
         self._max_num_batched_tokens = policy.max_num_batched_tokens
         self._prefill_first = policy.prefill_first
-        self._fixed_blocks = policy.most_blocks(cache.total_blocks) if policy.reserve == "slot" else None
         self._plain = policy.reserve == "prompt" and policy.chunked_prefill
-        self._most_blocks = policy.most_blocks(cache.total_blocks)
-        self._grows = policy.reserve in ("prompt", "estimate")
+        self._holding = Holding(cache, policy)
         self._estimate = TokenEstimate() if policy.reserve == "estimate" else None
-        self._decoding = Decoding(streams, cache.rule, grows=self._grows)
+        self._decoding = Decoding(streams, cache.rule, grows=self._holding.grows)
         self._prefilling: Sequence | None = None
         self._chunks: list[tuple[Sequence, int]] = []
         self._admitted = 0
@@ -89,7 +88,7 @@ class Replica:
 
     def cached_tokens(self, sequence: Sequence) -> int:
         """Tokens of a prompt that need no prefill here: full blocks, and never the last token."""
-        return self._cached(sequence, self._match(sequence))
+        return self._holding.cached_tokens(sequence, self._holding.match(sequence))
 
     @property
     def counts_blocks(self) -> bool:
@@ -100,8 +99,8 @@ class Replica:
         """Queue a request; why not, when the queue is full or it could never be served."""
         if self._queue_limit is not None and self._would_wait(sequence) > self._queue_limit:
             return "queue full"
-        if self._blocks(sequence.prompt_tokens + sequence.max_tokens) > self._most_blocks:
-            return "larger than the KV pool" if self._fixed_blocks is None else "larger than a slot"
+        if self._blocks(sequence.prompt_tokens + sequence.max_tokens) > self._holding.most_blocks:
+            return "larger than the KV pool" if self._holding.slot_blocks is None else "larger than a slot"
         if not self._chunked_prefill and sequence.prompt_tokens > self._max_num_batched_tokens:
             return "prompt longer than a step's token budget"
         self.waiting.append(sequence)
@@ -133,7 +132,7 @@ class Replica:
         if not self.waiting or not self._has_place():
             return False
         first = self.waiting[0]
-        return self._estimate is not None or self._fits(first, self._match(first), FOREVER)
+        return self._estimate is not None or self._fits(first, self._holding.match(first), FOREVER)
 
     def begin(self, now_s: float) -> Work:
         """Decide the next step, and for how many steps that decision stands; hold the KV blocks of the first."""
@@ -163,7 +162,7 @@ class Replica:
     def _steps_blocked(self, estimate: TokenEstimate) -> int:
         """Steps in which the first waiting request surely cannot start, were nothing of the pool used up."""
         first = self.waiting[0]
-        match = self._match(first)
+        match = self._holding.match(first)
         lack = self._lack_tokens(estimate, first, match, self.cache.free_blocks - match.idle_blocks)
         return estimate.steps_blocked(lack, self.running, self._decoding.clock)
 
@@ -191,8 +190,8 @@ class Replica:
             del self.running[sequence.ticket]
             known = sequence.known_tokens
             if sequence.prefix:
-                self._share(sequence, known - 1, known)
-            self._release(sequence, known - 1)
+                self._holding.share(sequence, known - 1, known)
+            self._holding.release(sequence, known - 1)
         if self._estimate and not self.running:
             self._estimate.reset()
         return ended, kv_blocks
@@ -200,21 +199,13 @@ class Replica:
     def _has_place(self) -> bool:
         return len(self.running) < self._max_num_seqs and (self._joins_running or not self.running)
 
-    def _held(self, sequence: Sequence, tokens: int) -> int:
-        """Blocks that a sequence holds with a context of that many tokens, shared ones included."""
-        if self._grows:
-            return self._blocks(tokens)
-        if self._fixed_blocks is not None:
-            return self._fixed_blocks
-        return self._blocks(sequence.prompt_tokens + sequence.max_tokens)
-
     def _would_wait(self, sequence: Sequence) -> int:
         """How many would wait, ``sequence`` included, once those that can start have started, nothing being cached."""
         free, starting = self.cache.free_blocks, 0
         queued = [*self.waiting, sequence]
         places = self._max_num_seqs - len(self.running) if self._has_place() else 0
         for first in queued[:places]:
-            free -= self._held(first, first.known_tokens)
+            free -= self._holding.blocks(first, first.known_tokens)
             if free < 0:
                 break
             starting += 1
@@ -257,34 +248,13 @@ class Replica:
         if victim.decoding:
             self._decoding.remove(victim)
             victim.last_token_s = self._standing.leave(victim.last_token_s)
-            self._release(victim, victim.known_tokens - 1)
+            self._holding.release(victim, victim.known_tokens - 1)
         else:
             self._prefilling = None
-            self._release(victim, victim.computed_tokens)
+            self._holding.release(victim, victim.computed_tokens)
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting_tokens += victim.known_tokens
-
-    def _release(self, sequence: Sequence, computed_tokens: int) -> None:
-        """Free the blocks of a sequence's own; its runs stay in the cache."""
-        self.cache.give(max(0, self._held(sequence, computed_tokens) - sequence.shared_blocks))
-        if sequence.runs:
-            self.cache.leave(sequence.prefix, sequence.runs)
-            sequence.runs = sequence.shared_blocks = 0
-
-    def _share(self, sequence: Sequence, computed_tokens: int, ends_by: int) -> None:
-        """Let others hold the full blocks of runs that end by ``ends_by``, as far as they are computed."""
-        while sequence.runs < len(sequence.prefix):
-            run = sequence.prefix[sequence.runs]
-            full = min(run[1], computed_tokens) // self.cache.rule.block_tokens - sequence.shared_blocks
-            if run[1] > ends_by:
-                return
-            shared = self.cache.share(run, full)
-            if shared is None:
-                sequence.prefix = sequence.prefix[: sequence.runs]
-                return
-            sequence.runs += 1
-            sequence.shared_blocks += shared
 
     def _prefill(self, budget: int, now_s: float) -> None:
         """Give the token budget to the prompt that is half done, then to waiting ones in order."""
@@ -297,18 +267,10 @@ class Replica:
             budget -= new
         while self.waiting and budget > 0 and may_join and not self._preempted:
             sequence = self.waiting[0]
-            match = self._match(sequence) if sequence.prefix else NO_MATCH
+            match = self._holding.match(sequence) if sequence.prefix else NO_MATCH
             if len(self.running) >= self._max_num_seqs or not self._fits(sequence, match, budget):
                 return
             budget -= self._admit(self.waiting.popleft(), match, budget, now_s)
-
-    def _match(self, sequence: Sequence) -> Match:
-        return self.cache.match(sequence.prefix, sequence.known_tokens)
-
-    def _cached(self, sequence: Sequence, match: Match) -> int:
-        """Tokens that need no prefill: full blocks, and never the last token, which yields the next."""
-        block_tokens = self.cache.rule.block_tokens
-        return min(match.blocks, (sequence.known_tokens - 1) // block_tokens) * block_tokens
 
     def _fits(self, sequence: Sequence, match: Match, budget: int) -> bool:
         """Whether the first waiting sequence may start."""
@@ -316,13 +278,13 @@ class Replica:
         if self._plain and match is NO_MATCH:
             return self._blocks(known) <= cache.free_blocks
         if not self._chunked_prefill:
-            left = known - self._cached(sequence, match)
+            left = known - self._holding.cached_tokens(sequence, match)
             if left > budget and left <= self._max_num_batched_tokens:
                 return False
         free = cache.free_blocks - match.idle_blocks
         if self._estimate and self.running:
             return self._lack_tokens(self._estimate, sequence, match, free) < 0
-        return self._held(sequence, known) - match.blocks <= free
+        return self._holding.blocks(sequence, known) - match.blocks <= free
 
     def _lack_tokens(self, estimate: TokenEstimate, sequence: Sequence, match: Match, free_blocks: int) -> float:
         """Tokens that the pool lacks, by the estimate, before a request may start; below zero where it may."""
@@ -332,11 +294,8 @@ class Replica:
 
     def _admit(self, sequence: Sequence, match: Match, budget: int, now_s: float) -> int:
         """Start a sequence with a first chunk of its prompt; the tokens of it."""
-        cached = 0
-        if match.runs:
-            self.cache.hold(sequence.prefix, match.runs)
-            sequence.runs, sequence.shared_blocks = match.runs, match.blocks
-            cached = sequence.computed_tokens = self._cached(sequence, match)
+        self._holding.start(sequence, match)
+        cached = sequence.computed_tokens = self._holding.cached_tokens(sequence, match)
         if not sequence.preemptions:
             sequence.first_scheduled_s = now_s
             sequence.cached_tokens = cached
@@ -345,24 +304,16 @@ class Replica:
         sequence.ticket = self._admitted
         self.running[self._admitted] = sequence
         new = min(sequence.known_tokens - cached, budget)
-        room = self._grows or self.cache.take(max(0, self._held(sequence, 0) - sequence.shared_blocks))
-        room = self._take_chunk(sequence, new, first=True) and room
+        room = self._take_chunk(sequence, new, first=True)
         assert room, "a request started without room"
         return new
 
     def _take_chunk(self, sequence: Sequence, new: int, *, first: bool = False) -> bool:
         """Hold the blocks of a chunk of a prompt and put it into the step; False where they are short."""
-        done, shared = sequence.computed_tokens, sequence.shared_blocks
-        if self._grows:
-            more = max(0, self._blocks(done + new) - shared)
-            if not first:
-                more -= max(0, self._blocks(done) - shared)
-            if more and not self.cache.take(more):
-                return False
-        if sequence.prefix:
-            self._share(sequence, done + new, min(done + new, sequence.prompt_tokens))
+        if not self._holding.extend(sequence, new, first=first):
+            return False
         self._chunks.append((sequence, new))
-        self._prefilling = None if done + new == sequence.known_tokens else sequence
+        self._prefilling = None if sequence.computed_tokens + new == sequence.known_tokens else sequence
         return True
 
     def _next_token(self, sequence: Sequence, now_s: float) -> bool:
