@@ -162,7 +162,8 @@ def totals(requests: pd.DataFrame, segments: pd.DataFrame) -> dict[str, int]:
     outcomes = requests["outcome"].value_counts()
     counts = {name: int(outcomes.get(name, 0)) for name in OUTCOMES}
     started = requests[requests["first_scheduled_s"].notna()]
-    sums = {name: int(started[name].sum()) for name in ("prompt_tokens", "cached_tokens", "preemptions")}
+    summed = ("prompt_tokens", "cached_tokens", "loaded_tokens", "preemptions")
+    sums = {name: int(started[name].sum()) for name in summed}
     return {"offered": len(requests), **counts, **sums, "steps": int(segments["steps"].sum())}
 
 

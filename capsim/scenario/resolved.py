@@ -64,6 +64,11 @@ class Resolved:
         """KV tokens of the whole fleet."""
         return self.memory.capacity_tokens * self.layout.dp * self.scenario.nodes
 
+    @property
+    def replica_block_bytes(self) -> float:
+        """Bytes of a KV block on all ranks of its replica, each taken as the fullest."""
+        return self.memory.block_bytes * self.layout.tp * self.layout.pp
+
     def step_time_model(self) -> Roofline:
         return Roofline(self.model, self.weights, self.kv_format, self.device, self.layout, self.efficiency)
 

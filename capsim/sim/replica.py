@@ -5,6 +5,9 @@ whole prompts or chunks of them, if their whole prompt fits the pool; preemption
 again from its prompt and the tokens it had, and a step that preempts admits nobody (vLLM V1). Other engines differ in
 when prefill runs, what must be free before a request starts, and who goes when the pool is full: see ``Policy``.
 
+A prompt whose KV must be loaded into the pool leaves the queue as if it started, holds its blocks, and waits beside
+the batch until the KV is there. Others go on meanwhile.
+
 With a token budget of at least one token for each sequence (vLLM insists on it) every decoding sequence advances in
 every step that decodes, and at most one sequence, the youngest, stands in the middle of its prefill.
 """
@@ -53,6 +56,7 @@ class Replica:
         self.cache = cache
         self.waiting: deque[Sequence] = deque()
         self.waiting_tokens = 0
+        self.loading: list[Sequence] = []
         self.running: dict[int, Sequence] = {}
         self._queue_limit = policy.queue_limit
         self._joins_running = policy.joins_running
@@ -75,11 +79,11 @@ class Replica:
 
     @property
     def in_flight(self) -> int:
-        return len(self.running) + len(self.waiting)
+        return len(self.running) + len(self.loading) + len(self.waiting)
 
     def inside(self) -> list[Sequence]:
         """Requests that have not ended."""
-        return [*self.running.values(), *self.waiting]
+        return [*self.running.values(), *self.loading, *self.waiting]
 
     @property
     def held_tokens(self) -> int:
@@ -147,7 +151,7 @@ class Replica:
             late = self._standing.late(now_s, decoding.count)
         else:
             self._grow_decoding(now_s)
-            if self.waiting or self._prefilling:
+            if self.waiting or self.loading or self._prefilling:
                 self._prefill(self._max_num_batched_tokens - decoding.count, now_s)
             late = ()
         count, horizon = decoding.count, FOREVER
@@ -257,7 +261,7 @@ class Replica:
         self.waiting_tokens += victim.known_tokens
 
     def _prefill(self, budget: int, now_s: float) -> None:
-        """Give the token budget to the prompt that is half done, then to waiting ones in order."""
+        """Give the token budget to the prompt that is half done, to loaded ones, then to waiting ones in order."""
         sequence = self._prefilling
         may_join = self._joins_running or not self.running
         if sequence is not None:
@@ -265,12 +269,39 @@ class Replica:
             if not self._take_chunk(sequence, new):
                 self._preempt_youngest(now_s)
             budget -= new
-        while self.waiting and budget > 0 and may_join and not self._preempted:
+        if not may_join or self._preempted:
+            return
+        if self.loading:
+            budget = self._start_loaded(budget, now_s)
+        while self.waiting and budget > 0:
             sequence = self.waiting[0]
             match = self._holding.match(sequence) if sequence.prefix else NO_MATCH
-            if len(self.running) >= self._max_num_seqs or not self._fits(sequence, match, budget):
+            loads = match.runs > 0 and self._holding.must_load(sequence, match, now_s)
+            if len(self.running) >= self._max_num_seqs or not self._fits(sequence, match, FOREVER if loads else budget):
                 return
-            budget -= self._admit(self.waiting.popleft(), match, budget, now_s)
+            self.waiting.popleft()
+            self.waiting_tokens -= sequence.known_tokens
+            if loads:
+                self._holding.load(sequence, match, now_s)
+                self.loading.append(sequence)
+            else:
+                self._holding.start(sequence, match, now_s)
+                budget -= self._start(sequence, budget, now_s)
+
+    def _start_loaded(self, budget: int, now_s: float) -> int:
+        """Start those whose KV is there, in order; what is left of the token budget, nothing where one must wait."""
+        for sequence in [sequence for sequence in self.loading if sequence.ready_s <= now_s]:
+            left = sequence.known_tokens - sequence.computed_tokens
+            may_go = self._chunked_prefill or self._fits_step(left, budget)
+            if budget <= 0 or len(self.running) >= self._max_num_seqs or not may_go:
+                return 0
+            self.loading.remove(sequence)
+            budget -= self._start(sequence, budget, now_s)
+        return budget
+
+    def _fits_step(self, tokens: int, budget: int) -> bool:
+        """Whether the rest of a prompt goes into the step as a whole, or is longer than any step and goes in parts."""
+        return tokens <= budget or tokens > self._max_num_batched_tokens
 
     def _fits(self, sequence: Sequence, match: Match, budget: int) -> bool:
         """Whether the first waiting sequence may start."""
@@ -279,7 +310,7 @@ class Replica:
             return self._blocks(known) <= cache.free_blocks
         if not self._chunked_prefill:
             left = known - self._holding.cached_tokens(sequence, match)
-            if left > budget and left <= self._max_num_batched_tokens:
+            if not self._fits_step(left, budget):
                 return False
         free = cache.free_blocks - match.idle_blocks
         if self._estimate and self.running:
@@ -292,18 +323,17 @@ class Replica:
         expected = estimate.expected_tokens(self.running, self._decoding.clock)
         return expected - (free_blocks - wanted) * self.cache.rule.block_tokens
 
-    def _admit(self, sequence: Sequence, match: Match, budget: int, now_s: float) -> int:
-        """Start a sequence with a first chunk of its prompt; the tokens of it."""
-        self._holding.start(sequence, match)
-        cached = sequence.computed_tokens = self._holding.cached_tokens(sequence, match)
+    def _start(self, sequence: Sequence, budget: int, now_s: float) -> int:
+        """Start a sequence with a first chunk of what is to be computed of it; the tokens of it."""
         if not sequence.preemptions:
             sequence.first_scheduled_s = now_s
-            sequence.cached_tokens = cached
-        self.waiting_tokens -= sequence.known_tokens
+            sequence.cached_tokens = sequence.computed_tokens
+            if sequence.secured_tokens:
+                self._holding.count_hits(sequence)
         self._admitted += 1
         sequence.ticket = self._admitted
         self.running[self._admitted] = sequence
-        new = min(sequence.known_tokens - cached, budget)
+        new = min(sequence.known_tokens - sequence.computed_tokens, budget)
         room = self._take_chunk(sequence, new, first=True)
         assert room, "a request started without room"
         return new
@@ -347,4 +377,5 @@ class Replica:
             finishing = len(prefill) - (self._prefilling is not None)
         batch = Batch(decoders, reads, prefill, finishing, growth)
         used = cache.total_blocks - cache.free_blocks
-        return Work(batch, horizon, prefill_tokens, context, used, len(self.running), len(self.waiting), late)
+        waiting = len(self.waiting) + len(self.loading)
+        return Work(batch, horizon, prefill_tokens, context, used, len(self.running), waiting, late)
