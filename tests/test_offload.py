@@ -10,7 +10,7 @@ from capsim.errors import ScenarioError
 from capsim.experiment import cluster_of, run
 from capsim.memory import BlockRule
 from capsim.scenario import resolve
-from capsim.sim.cluster import simulate
+from capsim.sim.cluster import Cluster, simulate
 from capsim.sim.kvcache import KVCache
 from capsim.sim.offload import Offload
 from capsim.sim.past import leave_behind
@@ -73,6 +73,29 @@ def test_two_who_want_the_same_kv_wait_for_one_load():
     assert requests["loaded_tokens"][3] == 0
     assert requests["cached_tokens"][3] == 128
     assert requests["first_scheduled_s"][2] == requests["first_scheduled_s"][3] > 20
+
+
+def test_who_waited_behind_one_that_gave_up_starts_while_all_others_load():
+    slow = OffloadTier("host", 100, 2.0)
+    spec = cluster(seconds, prefix_caching=True, offload=(slow,), kv_blocks=12, max_num_batched_tokens=1024)
+    desk = Cluster(spec, lambda ended: None)
+    sent = {}
+
+    def send(at_s, name, session, blocks):
+        request = Request(16 * blocks + 1, 1, 1, 0.0, chain(session, blocks))
+        submit = desk.env.timeout(at_s).callbacks.append
+        submit(lambda _: sent.update({name: desk.submit(request, session, 0, None)}))
+
+    send(0, "first", 1, 8)
+    send(10, "second", 2, 8)
+    send(20, "loads", 1, 8)
+    send(21, "gives up", 3, 8)
+    send(21.5, "behind", 4, 1)
+    desk.env.timeout(22).callbacks.append(lambda _: desk.withdraw(sent["gives up"]))
+    desk.env.run()
+    assert sent["gives up"].outcome == "abandoned"
+    assert sent["behind"].first_scheduled_s == 22
+    assert sent["loads"].first_scheduled_s == 30
 
 
 def test_a_link_loads_one_request_after_the_other():
