@@ -18,7 +18,7 @@ from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
 from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
-from capsim.sim.spec import ClusterSpec, Policy
+from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
 from capsim.steptime.calibrated import Calibrated
 from capsim.workload.requests import traffic
@@ -51,6 +51,7 @@ class Replication:
     sessions: dict[str, dict[str, float]] | None
     turns: dict[str, dict[str, Any]] | None
     reach: tuple[dict[int, float], int]
+    ended_s: float
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,17 @@ def cluster_of(resolved: Resolved) -> ClusterSpec:
     return ClusterSpec(
         resolved.scenario.nodes, resolved.layout, resolved.memory.blocks, resolved.block_rule, policy,
         resolved.model.max_context_tokens, resolved.scenario.router, resolved.step_time_model(),
-        resolved.model.streams,
+        resolved.model.streams, _tiers(resolved),
     )  # fmt: skip
+
+
+def _tiers(resolved: Resolved) -> tuple[OffloadTier, ...]:
+    """Each replica's equal share of what its node has below the devices."""
+    offload, replicas, block_bytes = resolved.scenario.kv_offload, resolved.layout.dp, resolved.replica_block_bytes
+    return tuple(
+        OffloadTier(name, int(tier.capacity / replicas // block_bytes), block_bytes * replicas / tier.bandwidth)
+        for name, tier in (offload.tiers.items() if offload else ())
+    )
 
 
 def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int], None] | None = None) -> Replication:
@@ -115,6 +125,7 @@ def measure(resolved: Resolved, records: Records) -> Replication:
         _sessions(resolved.workload, records, measured, use["in_flight"]),
         sessions.by_turn(measured, good) if resolved.workload.in_sessions else None,
         (done.contexts, done.most_tokens),
+        float(table["finished_s"].max()),
     )  # fmt: skip
 
 
@@ -270,6 +281,7 @@ def _nodes(
             "mean_utilisation": use["kv_mean_utilisation"],
             "hit_rate": totals["cached_tokens"] / totals["prompt_tokens"] if totals["prompt_tokens"] else 0.0,
             "evicted_blocks": sum(r.records.evicted_blocks for r in replications),
+            "offload": _offload(resolved, replications, totals),
         },
         "preemptions": totals["preemptions"],
         "steps": totals["steps"],
@@ -280,6 +292,27 @@ def _nodes(
         "cost": {**monthly, **cost.unit_costs(monthly["monthly_usd"], kinds)},
         "api": None if resolved.api_tier is None else cost.api_bill(resolved.api_tier, flow),
     }  # fmt: skip
+
+
+def _offload(resolved: Resolved, replications: list[Replication], totals: dict[str, int]) -> dict[str, Any] | None:
+    """What was found where, and what moved between the KV pools and the tiers below them."""
+    if resolved.scenario.kv_offload is None:
+        return None
+    block_bytes, prompt_tokens = resolved.replica_block_bytes, totals["prompt_tokens"]
+    pools = resolved.layout.dp * resolved.scenario.nodes
+    device_tokens = totals["cached_tokens"] - totals["loaded_tokens"]
+    result: dict[str, Any] = {"device_hit_rate": device_tokens / prompt_tokens if prompt_tokens else 0.0}
+    for index, tier in enumerate(_tiers(resolved)):
+        uses = [r.records.offload[index] for r in replications]
+        hit_tokens = sum(use.hit_tokens for use in uses)
+        result[tier.name] = {
+            "capacity_tokens": tier.blocks * resolved.memory.block_tokens * pools,
+            "hit_rate": hit_tokens / prompt_tokens if prompt_tokens else 0.0,
+            "loaded_bytes": sum(use.loaded_blocks for use in uses) * block_bytes,
+            "stored_bytes": sum(use.stored_blocks for use in uses) * block_bytes,
+            "link_utilisation": sum(use.busy_s for use in uses) / (pools * sum(r.ended_s for r in replications)),
+        }
+    return result | {"evicted_blocks": sum(r.records.lost_blocks for r in replications)}
 
 
 def _averaged(parts: list[Any]) -> Any:
@@ -321,6 +354,10 @@ def _warnings(
         notes.append("interrupted: the figures cover what had ended by then")
     if any(r.warmup > r.totals["offered"] / 2 for r in replications):
         notes.append("warm-up is more than half of the run: offer more requests")
+    for name, tier in (_offload(resolved, replications, _totals(replications)) or {}).items():
+        if isinstance(tier, dict) and tier["link_utilisation"] > 1:
+            more = f"{tier['link_utilisation']:.1f} times what its link can"
+            notes.append(f"KV moves to and from {name} at {more}: less of it would be found there")
     if resolved.price is None:
         notes.append(f"price unknown: the catalog has none for {resolved.scenario.node}")
     return notes

@@ -23,6 +23,8 @@ HOUR_S = 3600.0
 MIN_REQUESTS = 2000
 TURNOVERS = 10
 MOST_NODES = 1 << 14
+LONG_ENOUGH = {"duration_s": None, "requests": None, "warmup_requests": None}
+"""What a scenario says of a run's length is of its own load: fleets are judged by runs as long as they need."""
 
 
 def is_open(resolved: Resolved) -> bool:
@@ -54,7 +56,7 @@ def peak_hour_per_s(profile: Profile) -> float:
 
 def _at_rate(resolved: Resolved, rate_per_s: float) -> Resolved:
     arrival = Poisson(kind="poisson", rate_per_s=rate_per_s)
-    workload = resolved.workload.model_copy(update={"arrival": arrival, "duration_s": None, "requests": None})
+    workload = resolved.workload.model_copy(update={"arrival": arrival, **LONG_ENOUGH})
     return replace(resolved, workload=workload)
 
 
@@ -101,7 +103,7 @@ def _fleet(resolved: Resolved, nodes: int) -> Resolved:
     workload = resolved.workload
     if workload.requests is None and workload.duration_s is None and workload.trace is None:
         fleet_s = resolved.saturation(_tpot_s(resolved)).batch * resolved.layout.replicas * nodes
-        workload = workload.model_copy(update={"requests": max(MIN_REQUESTS, math.ceil(TURNOVERS * fleet_s))})
+        workload = workload.model_copy(update={"warmup_requests": None, "requests": max(MIN_REQUESTS, math.ceil(TURNOVERS * fleet_s))})
     return replace(resolved, scenario=resolved.scenario.model_copy(update={"nodes": nodes}), workload=workload)
 
 

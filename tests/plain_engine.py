@@ -12,11 +12,54 @@ from capsim.sim.cluster import Cluster
 from capsim.steptime import Batch, PrefillChunk
 
 
+class PlainTier:
+    """A list of runs with their blocks, the first to go first, and a link that is free again at some time."""
+
+    def __init__(self, spec):
+        self.name, self.capacity, self.block_s = spec.name, spec.blocks, spec.block_s
+        self.runs = []
+        self.link_free_s = 0.0
+        self.hit_tokens = self.loaded_blocks = self.stored_blocks = 0
+
+    @property
+    def busy_s(self):
+        return (self.loaded_blocks + self.stored_blocks) * self.block_s
+
+
+class PlainOffload:
+    """The tiers below a pool."""
+
+    def __init__(self, specs):
+        self.tiers = [PlainTier(spec) for spec in specs]
+        self.lost_blocks = 0
+
+    def store(self, run, blocks, level=0):
+        if level == len(self.tiers):
+            self.lost_blocks += blocks if self.tiers else 0
+        elif blocks > self.tiers[level].capacity:
+            self.store(run, blocks, level + 1)
+        else:
+            tier = self.tiers[level]
+            while sum(held for _, held in tier.runs) + blocks > tier.capacity:
+                self.store(*tier.runs.pop(0), level + 1)
+            tier.runs.append((run, blocks))
+            tier.stored_blocks += blocks
+
+    def blocks(self, run):
+        return next((blocks for tier in self.tiers for held, blocks in tier.runs if held == run), None)
+
+    def drop(self, run):
+        for tier in self.tiers:
+            tier.runs = [held for held in tier.runs if held[0] != run]
+
+
 class PlainCache:
     """A pool of blocks in which every block has an owner: a sequence, or an entry for a run of a prompt."""
 
-    def __init__(self, total_blocks, block_tokens):
+    def __init__(self, total_blocks, block_tokens, tiers=()):
         self.total_blocks, self.block_tokens = total_blocks, block_tokens
+        self.offload = PlainOffload(tiers)
+        self.arrivals = {}  # run that was loaded: when
         self.owned = {}  # sequence: blocks of its own
         self.entries = {}  # run: blocks
         self.holders = {}  # run: sequences, in the order in which they came
@@ -36,10 +79,10 @@ class PlainCache:
         return sum(self.owned.values()) + sum(self.entries.values())
 
     def match(self, sequence):
-        """Leading runs of what is known of a sequence that are here."""
+        """Leading runs of what is known of a sequence that are here or below."""
         runs = []
         for run in sequence.prefix:
-            if run not in self.entries or run[1] > sequence.known_tokens:
+            if self.found(run) is None or run[1] > sequence.known_tokens:
                 break
             runs.append(run)
         return runs
@@ -47,8 +90,13 @@ class PlainCache:
     def holds(self, run):
         return run in self.entries
 
+    def found(self, run):
+        """Blocks of a run, wherever it is."""
+        return self.entries[run] if run in self.entries else self.offload.blocks(run)
+
     def blocks(self, runs):
-        return sum(self.entries[run] for run in runs)
+        """Blocks of those runs that are in the pool."""
+        return sum(self.entries[run] for run in runs if run in self.entries)
 
     def take(self, sequence, blocks):
         if blocks > self.free_blocks:
@@ -57,8 +105,10 @@ class PlainCache:
             run = self.idle.pop(0)
             gone = self.entries.pop(run)
             del self.holders[run]
+            self.arrivals.pop(run, None)
             self.freed_blocks += gone
             self.evicted_blocks += gone
+            self.offload.store(run, gone)
         self.owned[sequence] = self.owned.get(sequence, 0) + blocks
         self.allocated_blocks += blocks
         return True
@@ -69,11 +119,37 @@ class PlainCache:
                 self.idle.remove(run)
             self.holders[run].append(sequence)
 
+    def load(self, sequence, runs, now_s):
+        """Hold runs, those that are below loaded; when all are here, and the tokens that each tier gave."""
+        self.hold(sequence, [run for run in runs if run in self.entries])
+        moved = [(tier, run, blocks) for tier in self.offload.tiers for run, blocks in tier.runs if run in runs]
+        for _, run, _ in moved:
+            self.offload.drop(run)
+        assert self.take(sequence, sum(blocks for _, _, blocks in moved))
+        here_s, tokens = now_s, []
+        for tier in self.offload.tiers:
+            blocks = sum(blocks for source, _, blocks in moved if source is tier)
+            tokens.append(blocks * self.block_tokens)
+            tier.loaded_blocks += blocks
+            if blocks:
+                tier.link_free_s = max(tier.link_free_s, now_s) + blocks * tier.block_s
+                here_s = max(here_s, tier.link_free_s)
+        for _, run, blocks in moved:
+            self.entries[run], self.holders[run], self.arrivals[run] = blocks, [sequence], here_s
+            self.owned[sequence] -= blocks
+        return self.here_s(runs, now_s), tokens
+
+    def here_s(self, runs, now_s):
+        """When all that was found of a prompt in the pool is there."""
+        return max([now_s, *(self.arrivals.get(run, now_s) for run in runs)])
+
     def share(self, sequence, run, blocks):
         """Turn a sequence's own blocks into an entry, or give them back where there is one that is no longer."""
         if run not in self.entries:
             self.entries[run], self.holders[run] = blocks, [sequence]
+            self.offload.drop(run)
         elif self.entries[run] <= blocks:
+            self.arrivals.pop(run, None)
             self.hold(sequence, [run])
             self.freed_blocks += self.entries[run]
         else:
@@ -101,16 +177,22 @@ class PlainReplica:
         self.slot = spec.kv_blocks // spec.policy.max_num_seqs if spec.policy.reserve == "slot" else None
         self.runs = {}  # sequence: the runs it holds
         self.waiting = deque()
+        self.loading = []
+        self.secured = {}  # sequence whose KV was loaded: the context whose blocks it holds
+        self.found = {}  # and the tokens found in the pool and in each tier
         self.running = []
         self.producers = set()  # those whose last step made a token
         self.share, self.decode_steps = retraction.FIRST_SHARE, 0
 
     @property
     def in_flight(self):
-        return len(self.running) + len(self.waiting)
+        return len(self.running) + len(self.loading) + len(self.waiting)
 
     def batch(self):
         return self.running
+
+    def inside(self):
+        return [*self.running, *self.loading, *self.waiting]
 
     @property
     def waiting_tokens(self):
@@ -124,7 +206,7 @@ class PlainReplica:
         return self.cached(sequence, self.cache.match(sequence))
 
     def cached(self, sequence, runs):
-        full = self.cache.blocks(runs) * self.rule.block_tokens
+        full = sum(self.cache.found(run) for run in runs) * self.rule.block_tokens
         return min(full, (sequence.known_tokens - 1) // self.rule.block_tokens * self.rule.block_tokens)
 
     def wants(self, sequence, context_tokens):
@@ -133,7 +215,7 @@ class PlainReplica:
             return self.slot
         if self.policy.reserve == "answer":
             return self.rule.blocks(sequence.prompt_tokens + sequence.max_tokens)
-        return self.rule.blocks(context_tokens)
+        return self.rule.blocks(max(context_tokens, self.secured.get(sequence, 0)))
 
     def submit(self, sequence):
         limit = self.policy.queue_limit
@@ -227,26 +309,61 @@ class PlainReplica:
             else:
                 self.waiting.appendleft(self.preempt(self.running[-1]))
             budget -= new
-        while self.waiting and budget > 0 and may_join and not self.preempted:
+        if not may_join or self.preempted:
+            return
+        for sequence in [sequence for sequence in self.loading if sequence.ready_s <= now_s]:
+            if budget <= 0 or len(self.running) >= self.policy.max_num_seqs or self.must_wait(sequence, budget):
+                return
+            self.loading.remove(sequence)
+            budget -= self.start(sequence, budget, now_s, work)
+        while self.waiting and budget > 0:
             sequence = self.waiting[0]
             runs = self.cache.match(sequence)
-            if len(self.running) >= self.policy.max_num_seqs or not self.fits(sequence, runs, budget):
-                return
-            self.running.append(self.waiting.popleft())
-            self.cache.hold(sequence, runs)
-            self.runs[sequence] = runs
+            offloaded_blocks = sum(self.cache.found(run) for run in runs) - self.cache.blocks(runs)
+            loads = self.cache.here_s(runs, now_s) > now_s or offloaded_blocks > 0
             sequence.computed_tokens = self.cached(sequence, runs)
-            if not sequence.preemptions:
-                sequence.first_scheduled_s, sequence.cached_tokens = now_s, sequence.computed_tokens
-            new = min(sequence.known_tokens - sequence.computed_tokens, budget)
-            assert self.hold(sequence, sequence.computed_tokens + new)
-            self.chunk(sequence, new, work)
-            budget -= new
+            may_wait = not loads and self.must_wait(sequence, budget)
+            if len(self.running) >= self.policy.max_num_seqs or may_wait or not self.fits(sequence, runs):
+                sequence.computed_tokens = 0
+                return
+            self.waiting.popleft()
+            self.runs[sequence] = runs
+            pool_tokens = self.cache.blocks(runs) * self.rule.block_tokens
+            sequence.ready_s, tokens = self.cache.load(sequence, runs, now_s)
+            if loads:
+                self.found[sequence] = [pool_tokens, *tokens]
+                self.secured[sequence] = sequence.known_tokens
+                assert self.hold(sequence, sequence.known_tokens)
+                self.loading.append(sequence)
+            else:
+                budget -= self.start(sequence, budget, now_s, work)
 
-    def fits(self, sequence, runs, budget):
-        left = sequence.known_tokens - self.cached(sequence, runs)
-        if not self.policy.chunked_prefill and budget < left <= self.policy.max_num_batched_tokens:
-            return False
+    def start(self, sequence, budget, now_s, work):
+        self.running.append(sequence)
+        if not sequence.preemptions:
+            sequence.first_scheduled_s, sequence.cached_tokens = now_s, sequence.computed_tokens
+            if sequence in self.secured:
+                self.count_hits(sequence)
+        new = min(sequence.known_tokens - sequence.computed_tokens, budget)
+        assert self.hold(sequence, sequence.computed_tokens + new)
+        self.chunk(sequence, new, work)
+        return new
+
+    def count_hits(self, sequence):
+        """A token is found in the fastest place that has it; those not needed are the last ones."""
+        left = sequence.cached_tokens
+        for tier, tokens in zip([None, *self.cache.offload.tiers], self.found[sequence], strict=True):
+            hits = min(left, tokens)
+            left -= hits
+            if tier is not None:
+                tier.hit_tokens += hits
+                sequence.loaded_tokens += hits
+
+    def must_wait(self, sequence, budget):
+        left = sequence.known_tokens - sequence.computed_tokens
+        return not self.policy.chunked_prefill and budget < left <= self.policy.max_num_batched_tokens
+
+    def fits(self, sequence, runs):
         free = self.cache.free_blocks - self.cache.blocks([run for run in runs if run in self.cache.idle])
         if self.policy.reserve == "estimate" and self.running:
             wanted = self.wanted(sequence) - self.cache.blocks(runs)
@@ -281,6 +398,7 @@ class PlainReplica:
         self.preempted = True
         self.running.remove(victim)
         self.cache.release(victim, self.runs.pop(victim))
+        self.secured.pop(victim, None)
         victim.computed_tokens = 0
         victim.decoding = False
         victim.preemptions += 1
@@ -322,6 +440,7 @@ class PlainReplica:
             self.running.remove(sequence)
             self.share_runs(sequence, sequence.known_tokens - 1, sequence.known_tokens)
             self.cache.release(sequence, self.runs.pop(sequence))
+            self.secured.pop(sequence, None)
         if not self.running:
             self.share, self.decode_steps = retraction.FIRST_SHARE, 0
         self.producers = producers
@@ -335,22 +454,35 @@ class PlainEngine:
         self.env, self.node, self.priority = env, node, priority
         self.model, self.records, self.on_end = spec.model, records, on_end
         self.layout = spec.layout
-        pools = {rank // spec.layout.pp: PlainCache(spec.kv_blocks, spec.block_rule.block_tokens) for rank in ranks}
+        pools = {
+            pool: PlainCache(spec.kv_blocks, spec.block_rule.block_tokens, spec.offload)
+            for pool in {rank // spec.layout.pp for rank in ranks}
+        }
         self.replicas = [PlainReplica(rank, spec, pools[rank // spec.layout.pp]) for rank in ranks]
         self.token_log = token_log
         self.stepping = False
+        self.wake = None
 
     def submit(self, replica, sequence):
         reason = replica.submit(sequence)
         if not reason and not self.stepping:
             self.stepping = True
             self.at(0.0, self.begin)
+        elif not reason:
+            self.wake_up()
         return reason
+
+    def wake_up(self):
+        """Look again at once, where all wait for KV."""
+        if self.wake is not None:
+            self.wake.callbacks.clear()
+            self.wake = self.at(0.0, self.begin)
 
     def withdraw(self, replica, sequence):
         if sequence.preemptions or sequence not in replica.waiting:
             return False
         replica.waiting.remove(sequence)
+        self.wake_up()
         return True
 
     def catch_up(self):
@@ -362,15 +494,20 @@ class PlainEngine:
         event._ok, event._value = True, None
         event.callbacks.append(lambda _: action())
         self.env.schedule(event, self.priority, delay_s)
+        return event
 
     def begin(self):
         self.start_s = self.env.now
-        self.steps = []
+        self.steps, self.wake = [], None
         for replica in self.replicas:
             work = replica.schedule(self.env.now)
             batch, context = replica.describe(work)
-            state = (context, replica.cache.used_blocks, len(replica.running), len(replica.waiting))
+            state = (context, replica.cache.used_blocks, len(replica.running), replica.in_flight - len(replica.running))
             self.steps.append((replica, work, batch, state))
+        loads_s = [sequence.ready_s for replica in self.replicas for sequence in replica.loading]
+        if loads_s and not any(work for _, work, _, _ in self.steps):
+            self.wake = self.at(max(0.0, min(loads_s) - self.env.now), self.begin)
+            return
         times = [self.model.step_time(self.with_experts(replica, batch)) for replica, _, batch, _ in self.steps]
         self.time = max(times, key=lambda time: time.total_s)
         self.at(self.time.total_s, self.end)

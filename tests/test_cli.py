@@ -67,7 +67,7 @@ def test_run_prints_the_json_contract(capsim, scenario):
     assert all(latency <= set(summary[name]) for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s"))
     assert set(summary["requests"]) == {"offered", "completed", "rejected", "abandoned", "unfinished"}
     assert set(summary["kv"]) == {
-        "capacity_tokens", "peak_tokens", "mean_utilisation", "hit_rate", "evicted_blocks",
+        "capacity_tokens", "peak_tokens", "mean_utilisation", "hit_rate", "evicted_blocks", "offload",
     }  # fmt: skip
     assert set(summary["throughput"]) == {
         "requests_per_s", "input_tokens_per_s", "cached_tokens_per_s", "output_tokens_per_s",

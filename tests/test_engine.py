@@ -15,12 +15,13 @@ from capsim.parallelism import Parallelism
 from capsim.sim import retraction
 from capsim.sim.cluster import simulate
 from capsim.sim.router import ROUTERS
+from capsim.sim.spec import OffloadTier
 from capsim.workload.requests import ClosedLoop, OpenArrivals, Request
 
 TICK_S = 2.0**-20
 APART_S = 1e-7
 TIMES = ["arrival_s", "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s"]
-COUNTS = ["session", "turn", "node", "rank", "cached_tokens", "output_tokens", "preemptions"]
+COUNTS = ["session", "turn", "node", "rank", "cached_tokens", "loaded_tokens", "output_tokens", "preemptions"]
 PER_STEP = ["decode_sequences", "prefill_tokens", "running"]
 
 
@@ -40,15 +41,16 @@ LAYOUTS = [
     Parallelism(1), Parallelism(1, 2), Parallelism(1, 2, True), Parallelism(1, 1, False, 2), Parallelism(1, 2, True, 2),
 ]  # fmt: skip
 ENGINES = st.sampled_from(list(load_catalog().engines))
+NEVER, ALWAYS = st.just(False), st.just(True)
 RULES = [BlockRule(16), BlockRule(8), BlockRule(16, (0, 2, 4, 5)), BlockRule(4, (0, 3, 3, 5, 6, 8, 8))]
 
 
 @st.composite
-def chains(draw, prompt, output):
+def chains(draw, prompt, output, ends):
     """Runs of a prompt, and perhaps of its answer too; two prompts agree until they first differ."""
-    end, key, runs = 0, 0, []
-    for length, branch in draw(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 1)), max_size=5)):
-        end, key = end + length, 2 * key + branch + 1
+    key, runs = 0, []
+    for end, branch in zip(ends, draw(st.lists(st.sampled_from([0, 0, 1]), max_size=5)), strict=False):
+        key = 2 * key + branch + 1
         if end > prompt:
             break
         runs.append((key, end))
@@ -58,7 +60,15 @@ def chains(draw, prompt, output):
 
 
 @st.composite
-def loads(draw, units_s, engines=ENGINES):
+def tiers(draw, unit_s):
+    """One or two tiers below the pool."""
+    names = draw(st.sampled_from([("host",), ("ssd",), ("host", "ssd")]))
+    sizes = [(draw(st.integers(0, 60)), draw(st.sampled_from([1, 40, 300, 2000]))) for _ in names]
+    return tuple(OffloadTier(name, blocks, units * unit_s) for name, (blocks, units) in zip(names, sizes, strict=True))
+
+
+@st.composite
+def loads(draw, units_s, engines=ENGINES, offloads=NEVER):
     """A cluster and its traffic; every duration is a multiple of one unit, so that many things happen at once."""
     unit_s = draw(units_s)
     streams = draw(st.sampled_from(STREAMS))
@@ -72,14 +82,15 @@ def loads(draw, units_s, engines=ENGINES):
 
     rule = draw(st.sampled_from(RULES))
     seqs = draw(st.integers(1, 8))
-    cached = draw(st.booleans())
+    offloaded = draw(offloads)
+    cached = offloaded or draw(st.booleans())
     spec = cluster(
         seconds,
         streams=streams,
         block_rule=rule,
         nodes=draw(st.integers(1, 2)),
         layout=draw(st.sampled_from(LAYOUTS)),
-        kv_blocks=draw(st.integers(6, 60)),
+        kv_blocks=draw(st.integers(6, 24 if offloaded else 60)),
         model=KnottedSeconds(seconds, draw(st.integers(50, 400)), 3 * unit_s)
         if draw(st.booleans())
         else StepSeconds(seconds),
@@ -88,13 +99,15 @@ def loads(draw, units_s, engines=ENGINES):
         queue_limit=draw(st.sampled_from([None, None, None, 0, 2])),
         router=draw(st.sampled_from(list(ROUTERS))),
         prefix_caching=cached,
+        offload=draw(tiers(unit_s)) if offloaded else (),
         **engine_policy(draw(engines)),
     )
     count = draw(st.integers(1, 25))
     sizes = st.tuples(st.integers(1, 100), st.integers(1, 60), st.sampled_from([0, 0, 7]))
     lengths = draw(st.lists(sizes, min_size=count, max_size=count))
     gaps = draw(st.lists(st.sampled_from([0, 0, 7, 300, 5000]), min_size=count, max_size=count))
-    prefixes = [draw(chains(prompt, output)) if cached else () for prompt, output, _ in lengths]
+    ends = np.cumsum(draw(st.lists(st.integers(1, 40), min_size=5, max_size=5))).tolist()
+    prefixes = [draw(chains(prompt, output, ends)) if cached else () for prompt, output, _ in lengths]
     requests = [
         Request(prompt, output, output + spare, gap * unit_s, prefix)
         for (prompt, output, spare), gap, prefix in zip(lengths, gaps, prefixes, strict=True)
@@ -135,6 +148,8 @@ def agree(load, *, exact):
     for name in [*COUNTS, "outcome", "reason"]:
         assert requests[name].tolist() == expected[name].tolist(), name
     assert records.kv_blocks == plain.kv_blocks
+    assert records.offload == plain.offload
+    assert (records.evicted_blocks, records.lost_blocks) == (plain.evicted_blocks, plain.lost_blocks)
     same = (lambda a, b: np.array_equal(a, b, equal_nan=True)) if exact else close
     assert same(requests[TIMES].to_numpy(), expected[TIMES].to_numpy())
     for stalls, wanted in zip(requests["stalls_s"], expected["stalls_s"], strict=True):
@@ -173,6 +188,12 @@ def test_production_and_plain_loop_agree_to_the_bit_on_dyadic_times(load):
 @given(loads(st.floats(1e-6, 1e-3)))
 def test_production_and_plain_loop_agree_on_any_times(load):
     agree(load, exact=False)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(loads(st.just(TICK_S), offloads=ALWAYS))
+def test_production_and_plain_loop_agree_on_kv_that_is_offloaded(load):
+    agree(load, exact=True)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -22,6 +22,7 @@ from capsim.metrics.steps import node_use
 from capsim.scenario import resolve
 from capsim.sim.cluster import Cluster, simulate
 from capsim.sim.router import ROUTERS
+from capsim.sim.spec import OffloadTier
 from capsim.stats import t_interval
 from capsim.workload import chats
 from capsim.workload.chats import Longest, reused_tokens
@@ -230,15 +231,20 @@ def test_a_turn_comes_when_the_last_has_ended_and_its_person_has_thought(router,
     assert several > 20
 
 
+TIERS = OffloadTier("host", 40, 0.01372), OffloadTier("ssd", 80, 0.17153)
+
+
 @st.composite
 def sessions(draw):
+    cached = draw(st.booleans())
     spec = cluster(
         nodes=draw(st.integers(1, 2)),
         kv_blocks=draw(st.integers(30, 120)),
         max_num_seqs=draw(st.integers(1, 8)),
         queue_limit=draw(st.sampled_from([None, None, 0, 3])),
         router=draw(st.sampled_from(list(ROUTERS))),
-        prefix_caching=draw(st.booleans()),
+        prefix_caching=cached,
+        offload=draw(st.sampled_from([(), TIERS])) if cached else (),
     )
     session = {
         "turns": {"kind": "geometric", "mean": draw(st.sampled_from([1.5, 6]))},
@@ -262,11 +268,12 @@ def test_the_engine_serves_sessions_as_the_plain_loop_does(case):
     fast = simulate(spec, cold)
     again = replace(traffic(load, None, 1, 0), ended=(), begun=cold.begun)
     plain = plain_records(spec, again)
-    columns = ["session", "turn", "node", "cached_tokens", "preemptions", "outcome", "reason"]
+    columns = ["session", "turn", "node", "cached_tokens", "loaded_tokens", "preemptions", "outcome", "reason"]
     one, two = fast.requests_table(), plain.requests_table()
     pd.testing.assert_frame_equal(one[columns], two[columns])
     assert one["finished_s"].to_numpy() == pytest.approx(two["finished_s"].to_numpy(), abs=1e-9, nan_ok=True)
     assert fast.evicted_blocks == plain.evicted_blocks
+    assert fast.offload == plain.offload
 
 
 class Recount(Cluster):
@@ -299,6 +306,8 @@ def test_blocks_are_conserved_and_nobody_reads_what_was_not_there(case):
     assert (segments["kv_blocks_end"] <= spec.kv_blocks).all()
     assert all(resident <= spec.kv_blocks for _, _, resident in records.kv_blocks)
     assert (requests["cached_tokens"] < requests["prompt_tokens"]).all()
+    assert (requests["loaded_tokens"] <= requests["cached_tokens"]).all()
+    assert requests["loaded_tokens"].sum() == sum(tier.hit_tokens for tier in records.offload)
     assert (requests["cached_tokens"] % 16 == 0).all()
     if not spec.policy.prefix_caching:
         assert (requests["cached_tokens"] == 0).all()

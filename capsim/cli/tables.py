@@ -135,12 +135,20 @@ def _fleet_rows(summary: dict[str, Any]) -> Rows:
     return [
         ["KV cache", f"{units.count(kv['capacity_tokens'])} tokens, mean use {kv['mean_utilisation']:.1%}"],
         *(hits if caches else []),
+        *([["KV offload", _offloaded(kv["offload"])]] if kv["offload"] else []),
         ["Preemptions", f"{summary['preemptions']:,}"],
         ["In flight", f"{summary['in_flight']:.3g} sequences on average"],
         ["Utilisation", f"{summary['utilisation']:.1%} of throughput at saturation, "
                         f"busy {summary['busy_fraction']:.1%} of the time"],
         ["Step time", ", ".join(f"{name} {share:.0%}" for share, name in busiest)],
     ]  # fmt: skip
+
+
+def _offloaded(offload: dict[str, Any]) -> str:
+    """What of the prompts was found where, and what was loaded."""
+    tiers = {name: tier for name, tier in offload.items() if isinstance(tier, dict)}
+    loads = [f"{name} {t['hit_rate']:.1%} ({units.bytes_(t['loaded_bytes'])} loaded)" for name, t in tiers.items()]
+    return ", ".join([f"prompt tokens found on the device {offload['device_hit_rate']:.1%}", *loads])
 
 
 def _plan_head(candidate: dict[str, Any]) -> Rows:

@@ -9,8 +9,8 @@ from capsim.stats import growth_per_s, warmup_length
 OUTCOMES = ("completed", "rejected", "abandoned", "unfinished")
 SATURATED_GROWTH = 0.01
 COLUMNS = (
-    "turn", "node", "rank", "prompt_tokens", "cached_tokens", "output_tokens", "arrival_s", "enqueued_s",
-    "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "think_s", "outcome", "reason",
+    "turn", "node", "rank", "prompt_tokens", "cached_tokens", "loaded_tokens", "output_tokens", "arrival_s",
+    "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "think_s", "outcome", "reason",
 )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def totals(requests: pd.DataFrame) -> dict[str, int]:
     outcomes = requests["outcome"].value_counts()
     counts = {name: int(outcomes.get(name, 0)) for name in OUTCOMES}
     started = requests["first_scheduled_s"].notna().to_numpy()
-    columns = ("prompt_tokens", "cached_tokens", "preemptions")
+    columns = ("prompt_tokens", "cached_tokens", "loaded_tokens", "preemptions")
     sums = {name: int(requests[name].to_numpy()[started].sum()) for name in columns}
     return {"offered": len(requests), **counts, **sums}
 

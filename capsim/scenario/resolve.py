@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from capsim import units
 from capsim.catalog import Catalog, Fact
 from capsim.engine_spec import EngineSpec
 from capsim.errors import Infeasible, Problem, ScenarioError
@@ -182,6 +183,9 @@ def _check_engine(scenario: Scenario, engine: EngineSpec, key: str, kv_format: K
     if engine.prefix_caching is None and scenario.scheduler.enable_prefix_caching:
         find.complain(f"prefix caching of {engine.name} is not modelled", "scheduler", "enable_prefix_caching")
     asked = _with_settings(engine, scenario)
+    if scenario.kv_offload is not None and not asked.prefix_caching:
+        hint = "" if engine.prefix_caching is None else "set scheduler.enable_prefix_caching"
+        find.complain("offloaded KV is found by its prefix, but prefixes are not cached", "kv_offload", hint=hint)
     if asked.max_num_batched_tokens < asked.max_num_seqs and not engine.prefill_first:
         find.complain(
             f"{asked.max_num_batched_tokens} tokens a step starve a batch of {asked.max_num_seqs} sequences",
@@ -257,6 +261,7 @@ def _checked_lengths(resolved: Resolved) -> Resolved:
             f"no request fits {place} (the shortest has {length.min():,.0f} tokens)",
             remedies=["shorten prompts or max_tokens", "use a smaller KV format", "spread the model over more devices"],
         )
+    _check_tiers(resolved)
     if prompt.min() > longest.prompt_tokens:
         most = f"{longest.prompt_tokens:,} tokens"
         raise Infeasible(
@@ -301,6 +306,18 @@ def _session_notes(resolved: Resolved) -> list[str]:
     if session.retries and resolved.scenario.scheduler.queue_limit is None and workload.max_in_flight is None:
         notes.append("session.retries never come: without a queue_limit or max_in_flight nobody is turned away")
     return notes
+
+
+def _check_tiers(resolved: Resolved) -> None:
+    offload = resolved.scenario.kv_offload
+    for name, tier in offload.tiers.items() if offload else ():
+        least_bytes = resolved.replica_block_bytes * resolved.layout.dp
+        if tier.capacity < least_bytes:
+            raise ScenarioError.one(
+                "is less than one KV block",
+                key=f"kv_offload.{name}.capacity",
+                hint=f"give at least {units.bytes_(least_bytes)}, or leave {name} out",
+            )
 
 
 def _lost_prefixes(resolved: Resolved) -> list[str]:

@@ -78,6 +78,11 @@ class Resolved:
     def engine_key(self) -> str:
         return self.scenario.engine or self.node.engine
 
+    @property
+    def replica_block_bytes(self) -> float:
+        """Bytes of a KV block on all ranks of its replica, each taken as the fullest."""
+        return self.memory.block_bytes * self.layout.tp * self.layout.pp
+
     def step_time_model(self) -> StepTimeModel:
         """One for all replications: it remembers what it has looked up."""
         return self._step_time_model

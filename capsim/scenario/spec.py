@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from capsim.hardware import Bytes
+from capsim.hardware import Bytes, BytesPerSecond
 from capsim.prices import OwnPrice
 from capsim.slo import SLO
 from capsim.workload.spec import Workload, check_turned_away
@@ -38,6 +38,31 @@ class MemorySpec(_Spec):
 
     fraction: float | None = Field(None, gt=0, le=1)
     activation_bytes: Bytes | None = None
+
+
+class TierSpec(_Spec):
+    """Room for KV of all devices of a node, and how fast KV moves between there and them."""
+
+    capacity: Bytes
+    bandwidth: BytesPerSecond
+
+
+class OffloadSpec(_Spec):
+    """Where KV goes that leaves the pools of a node: to host memory, from there to an SSD."""
+
+    host: TierSpec | None = None
+    ssd: TierSpec | None = None
+
+    @property
+    def tiers(self) -> dict[str, TierSpec]:
+        """The fastest first."""
+        return {name: tier for name, tier in (("host", self.host), ("ssd", self.ssd)) if tier is not None}
+
+    @model_validator(mode="after")
+    def _some_tier(self) -> "OffloadSpec":
+        if not self.tiers:
+            raise ValueError("give host, ssd or both, each as {capacity: 500 GB, bandwidth: 50 GB/s}")
+        return self
 
 
 class PriceSpec(_Spec):
@@ -78,6 +103,7 @@ class Scenario(_Spec):
     scheduler: SchedulerSpec = SchedulerSpec()
     memory: MemorySpec = MemorySpec()
     kv_capacity_tokens: PositiveInt | None = None
+    kv_offload: OffloadSpec | None = None
     calibration: Path | None = None
     api_tier: str | None = None
     price: Annotated[PriceSpec | None, BeforeValidator(lambda v: {"catalog": v} if isinstance(v, str) else v)] = None

@@ -22,7 +22,7 @@ class Census:
         self._ends: dict[int, Run] = {}
         self._resident: set[int] = set()
         for cache in caches:
-            cache.on_evict = self._evicted
+            cache.on_evict, cache.on_enter = self._evicted, self._entered
 
     def remember(self, session: int, end: Run, cache: KVCache | None = None) -> None:
         """The context of a session ends with a run, which no other pool than ``cache`` (its home) can have."""
@@ -40,6 +40,11 @@ class Census:
     def cached(self, running: Iterable[int]) -> int:
         """Sessions whose context is in a pool or whose request is ``running``."""
         return len(self._resident) + sum(session not in self._resident for session in running)
+
+    def _entered(self, run: Run) -> None:
+        session = run[0] // SUMMARIES
+        if self._ends.get(session) == run:
+            self._resident.add(session)
 
     def _evicted(self, run: Run) -> None:
         session = run[0] // SUMMARIES

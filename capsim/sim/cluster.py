@@ -14,7 +14,7 @@ from capsim.sim.clients import start
 from capsim.sim.engine import Engine, Turn
 from capsim.sim.kvcache import KVCache
 from capsim.sim.past import leave_behind
-from capsim.sim.records import Records
+from capsim.sim.records import Records, TierUse
 from capsim.sim.router import ROUTERS
 from capsim.sim.sequence import IN_FLIGHT_CAP, OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
@@ -122,11 +122,20 @@ class Cluster:
     def close(self) -> None:
         """Write down what is still inside, and the blocks that the pools saw."""
         for replica in self._replicas:
-            for sequence in (*replica.batch(), *replica.waiting):
+            for sequence in replica.inside():
                 self.records.add_request(sequence)
         caches = self.caches
         self.records.kv_blocks = [(c.allocated_blocks, c.freed_blocks, c.resident_blocks) for c in caches]
         self.records.evicted_blocks = sum(c.evicted_blocks for c in caches)
+        below = [cache.offload for cache in caches if cache.offload is not None]
+        self.records.lost_blocks = sum(offload.lost_blocks for offload in below)
+        self.records.offload = [
+            TierUse(
+                tiers[0].name, sum(t.hit_tokens for t in tiers), sum(t.loaded_blocks for t in tiers),
+                sum(t.stored_blocks for t in tiers), sum(t.busy_s for t in tiers),
+            )
+            for tiers in zip(*(offload.tiers for offload in below), strict=True)
+        ]  # fmt: skip
         self.records.close()
 
     def _refusal(self, request: Request) -> str:

@@ -10,6 +10,7 @@ from math import sqrt
 import simpy
 
 from capsim.sim.kvcache import KVCache
+from capsim.sim.offload import Offload
 from capsim.sim.records import Records
 from capsim.sim.replica import Replica, Work
 from capsim.sim.sequence import Sequence
@@ -57,11 +58,15 @@ class Engine:
     ) -> None:
         self.node = node
         stages = spec.layout.pp
-        pools = {rank // stages: KVCache(spec.kv_blocks, spec.block_rule) for rank in ranks}
+        pools = {
+            pool: KVCache(spec.kv_blocks, spec.block_rule, Offload(spec.offload) if spec.offload else None)
+            for pool in {rank // stages for rank in ranks}
+        }
         self.replicas = [Replica(rank, pools[rank // stages], spec.policy, spec.streams, stages) for rank in ranks]
         self._one_pool = stages > 1
         self._stages = stages if spec.layout.expert else None
         self._alone = len(self.replicas) == 1
+        self._offloads = bool(spec.offload)
         self._env = env
         self._priority = priority
         self._turn = turn
@@ -69,6 +74,7 @@ class Engine:
         self._records = records
         self._on_end = on_end
         self._event: simpy.Event | None = None
+        self._asleep = False
         self._steps = 0
         self._started_s = 0.0
         self._first = StepTime(0.0, 0.0, 0.0, 0.0, 0.0, "overhead")
@@ -82,8 +88,8 @@ class Engine:
         reason = replica.submit(sequence)
         if reason:
             return reason
-        if self._event is None:
-            self._at(0.0, self._begin)
+        if self._event is None or self._asleep:
+            self._wake()
         elif self._steps > 1 and replica.could_admit():
             begun = self._boundary(self._env.now)
             if begun < self._steps:
@@ -97,6 +103,8 @@ class Engine:
         """
         if not replica.withdraw(sequence):
             return False
+        if self._asleep:
+            self._wake()
         begun = self._boundary(self._env.now) if self._steps else 0
         if begun and begun < self._steps and replica.first_could_start():
             self._cut(begun)
@@ -117,7 +125,13 @@ class Engine:
     def _begin(self, _: simpy.Event | None = None) -> None:
         """Start the run of steps that the replicas' schedules describe."""
         now = self._started_s = self._env.now
+        self._asleep = False
         works = [replica.begin(now) for replica in self.replicas]
+        loads_s = self._loads_s() if self._offloads else []
+        if loads_s and not any(work.batch.sequences for work in works):
+            self._asleep = True
+            self._at(max(0.0, min(loads_s) - now), self._begin)
+            return
         self._works = works = works if self._stages is None else _sharing_experts(works, self._stages)
         steps = works[0].horizon if self._alone else min([work.horizon for work in works])
         if steps > 1 and self._one_pool:
@@ -132,7 +146,21 @@ class Engine:
                 steps = valid
         self._steps = steps
         self._first_s = self._first.total_s
+        if loads_s and steps > 1:
+            coming_s = [ready_s for ready_s in loads_s if ready_s > now]
+            if coming_s:  # those whose KV is there may start
+                steps = self._steps = self._boundary(min(coming_s))
         self._at(self._first_s if steps == 1 else self._elapsed_s(steps), self._end)
+
+    def _loads_s(self) -> list[float]:
+        """When the KV of those who wait beside the batches is there."""
+        return [sequence.ready_s for replica in self.replicas for sequence in replica.loading]
+
+    def _wake(self) -> None:
+        """Begin at this instant: there is something new to do where nothing was, or where all waited for KV."""
+        if self._event is not None:
+            self._event.callbacks.clear()
+        self._at(0.0, self._begin)
 
     def _elapsed_s(self, steps: int) -> float:
         """From the start of the run to the end of its step number ``steps``."""
@@ -183,7 +211,7 @@ class Engine:
             for sequence in ended:
                 self._on_end(sequence)
             self._record(replica, work, steps, kv_blocks_end)
-            busy = busy or bool(replica.running or replica.waiting)
+            busy = busy or bool(replica.running or replica.waiting or replica.loading)
         if busy:
             self._begin()
         else:

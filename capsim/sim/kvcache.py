@@ -3,7 +3,8 @@
 A prompt is known by its *runs*: stretches of its tokens, each named by a key that stands for all the tokens before it
 too, so that two prompts share KV exactly as far as their leading runs agree. A run whose full blocks are computed
 becomes an entry that many sequences may hold. Nobody's entries stay, the least recently held going first when room is
-needed; a sequence lets go of its last run first, so that a prefix never goes before what builds on it.
+needed; a sequence lets go of its last run first, so that a prefix never goes before what builds on it. With tiers
+below the pool, what goes is offloaded to them and may be loaded again.
 """
 
 from collections import OrderedDict
@@ -11,15 +12,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from capsim.memory import BlockRule
+from capsim.sim.offload import Offload
 from capsim.workload.requests import Run
 
 
 class Match(NamedTuple):
-    """The leading runs of a prompt that are in the cache: their number, their blocks, and how many of these idle."""
+    """The leading runs of a prompt that are in the cache: their number, their blocks, and how many of these idle.
+
+    ``runs`` counts those in tiers below the pool too, of which there are ``offloaded_runs`` with ``offloaded_blocks``.
+    """
 
     runs: int
     blocks: int
     idle_blocks: int
+    offloaded_runs: int = 0
+    offloaded_blocks: int = 0
 
 
 NO_MATCH = Match(0, 0, 0)
@@ -28,10 +35,11 @@ NO_MATCH = Match(0, 0, 0)
 class KVCache:
     """Counts of blocks, and entries by run. ``rule`` says how many blocks a sequence of some context holds.
 
-    ``free_blocks`` are those that nobody holds, idle entries among them. ``on_evict`` is told of entries that are gone.
+    ``free_blocks`` are those that nobody holds, idle entries among them; ``offload`` are the tiers below. ``on_evict``
+    is told of entries that are gone, ``on_enter`` of those that come.
     """
 
-    def __init__(self, total_blocks: int, rule: BlockRule) -> None:
+    def __init__(self, total_blocks: int, rule: BlockRule, offload: Offload | None = None) -> None:
         self.total_blocks = total_blocks
         self.free_blocks = total_blocks
         self.idle_blocks = 0
@@ -40,9 +48,12 @@ class KVCache:
         self.evicted_blocks = 0
         self.rule = rule
         self.on_evict: Callable[[Run], None] | None = None
+        self.on_enter: Callable[[Run], None] | None = None
+        self.offload = offload
         self._blocks: dict[Run, int] = {}
         self._holders: dict[Run, int] = {}
         self._idle: OrderedDict[Run, None] = OrderedDict()
+        self._arrival_s: dict[Run, float] = {}  # of entries that are being loaded, or were
 
     @property
     def used_blocks(self) -> int:
@@ -82,20 +93,53 @@ class KVCache:
             blocks += held
             if run in self._idle:
                 idle += held
-        return Match(runs, blocks, idle)
+        if self.offload is None:
+            return Match(runs, blocks, idle)
+        offloaded_runs = offloaded_blocks = 0
+        for run in prefix[runs:]:
+            below = self.offload.get(run)
+            if below is None or run[1] > known_tokens:
+                break
+            offloaded_runs += 1
+            offloaded_blocks += below
+        return Match(runs + offloaded_runs, blocks, idle, offloaded_runs, offloaded_blocks)
 
     def holds(self, run: Run) -> bool:
-        """Whether a run is here, and so all before it."""
+        """Whether a run is in the pool, and so all before it."""
         return run in self._blocks
 
     def hold(self, prefix: tuple[Run, ...], runs: int) -> None:
-        """Hold the first ``runs`` runs of a prompt; they must be here."""
+        """Hold the first ``runs`` runs of a prompt; they must be in the pool."""
         for run in prefix[:runs]:
             if run in self._idle:
                 del self._idle[run]
                 self.idle_blocks -= self._blocks[run]
                 self.free_blocks -= self._blocks[run]
             self._holders[run] += 1
+
+    def load(self, runs: tuple[Run, ...], now_s: float) -> tuple[float, list[int]]:
+        """Hold leading runs of a prompt, those of the tiers below loaded; there must be room.
+
+        Returns when all of them are in the pool, and how many blocks come from each tier.
+        """
+        assert self.offload is not None
+        loaded = {run: blocks for run in runs if (blocks := self.offload.get(run)) is not None}
+        self.hold(tuple(run for run in runs if run not in loaded), len(runs))
+        taken = self.offload.take(loaded)  # before room is made: what goes for them may push others out
+        room = self.take(sum(taken))
+        assert room, "a request loads KV without room"
+        arrival_s = self.offload.load(taken, now_s)
+        self._blocks |= loaded
+        self._holders |= dict.fromkeys(loaded, 1)
+        self._arrival_s |= dict.fromkeys(loaded, arrival_s)
+        if self.on_enter is not None:
+            for run in loaded:
+                self.on_enter(run)
+        return self.arrival_s(runs, now_s), taken
+
+    def arrival_s(self, runs: tuple[Run, ...], now_s: float) -> float:
+        """When all of those of some runs that are in the pool have been loaded, ``now_s`` where they are already."""
+        return max([now_s, *(self._arrival_s.get(run, now_s) for run in runs)]) if self._arrival_s else now_s
 
     def share(self, run: Run, blocks: int) -> int | None:
         """Make blocks of the caller's own an entry that it holds. Returns how many blocks of its own became shared.
@@ -106,9 +150,14 @@ class KVCache:
         made = self._blocks.get(run)
         if made is None:
             self._blocks[run], self._holders[run] = blocks, 1
+            if self.on_enter is not None:
+                self.on_enter(run)
+            if self.offload is not None:
+                self.offload.drop(run)
             return blocks
         if made > blocks:
             return None
+        self._arrival_s.pop(run, None)  # the caller's copy is there now
         self.hold((run,), 1)
         self.give(made)
         return made
@@ -126,8 +175,11 @@ class KVCache:
         run, _ = self._idle.popitem(last=False)
         blocks = self._blocks.pop(run)
         del self._holders[run]
+        self._arrival_s.pop(run, None)
         self.idle_blocks -= blocks
         self.freed_blocks += blocks
         self.evicted_blocks += blocks
         if self.on_evict is not None:
             self.on_evict(run)
+        if self.offload is not None:
+            self.offload.put(run, blocks)

@@ -26,7 +26,7 @@ class _Left(NamedTuple):
 
 def leave_behind(traffic: SessionTraffic, caches: Sequence[KVCache]) -> None:
     """Fill the pools with contexts of earlier requests, as many of the youngest as fit, spread by session number."""
-    room_tokens = sum(cache.total_blocks * cache.rule.block_tokens for cache in caches)
+    room_tokens = sum(_room_tokens(cache) for cache in caches)
     kept: list[tuple[int, tuple[Run, ...]]] = []
     for left in merge(_met(traffic), _over(traffic), key=lambda left: left.age_s):
         chain, shared_tokens = _context(traffic, left)
@@ -36,8 +36,16 @@ def leave_behind(traffic: SessionTraffic, caches: Sequence[KVCache]) -> None:
             break
     for number, chain in reversed(kept):
         _keep(home(number, caches), chain)
-    for cache in caches:
-        cache.evicted_blocks = 0  # the run has evicted nothing yet
+    for cache in caches:  # the run has evicted nothing yet
+        cache.evicted_blocks = 0
+        if cache.offload is not None:
+            cache.offload.forget_past()
+
+
+def _room_tokens(cache: KVCache) -> int:
+    """Tokens in the pool and in the tiers below."""
+    tiers = [] if cache.offload is None else cache.offload.tiers
+    return (cache.total_blocks + sum(tier.capacity_blocks for tier in tiers)) * cache.rule.block_tokens
 
 
 def _met(traffic: SessionTraffic) -> list[_Left]:
@@ -65,9 +73,9 @@ def _context(traffic: SessionTraffic, left: _Left) -> tuple[tuple[Run, ...], int
 def _keep(cache: KVCache, chain: tuple[Run, ...]) -> None:
     """Make idle entries of a chain, as a request leaves them that has ended: the last token has no KV yet."""
     match = cache.match(chain, chain[-1][1])
-    cache.hold(chain, match.runs)
-    runs, blocks = match.runs, match.blocks
-    for run in chain[match.runs :]:
+    runs, blocks = match.runs - match.offloaded_runs, match.blocks
+    cache.hold(chain, runs)
+    for run in chain[runs:]:
         new = min(run[1], chain[-1][1] - 1) // cache.rule.block_tokens - blocks
         if not cache.take(new):
             break

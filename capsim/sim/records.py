@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,11 @@ PART_CHUNKS = 2
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 REQUESTS = pa.schema({
     "request": pa.int32(), "session": pa.int32(), "turn": pa.int32(), "pool": _TEXT, "node": pa.int32(),
-    "rank": pa.int32(), "prompt_tokens": pa.int32(), "cached_tokens": pa.int32(), "output_tokens": pa.int32(),
-    "arrival_s": pa.float64(), "enqueued_s": pa.float64(), "first_scheduled_s": pa.float64(),
-    "first_token_s": pa.float64(), "finished_s": pa.float64(), "preemptions": pa.int32(),
-    "stalls_s": pa.list_(pa.float64()), "think_s": pa.float64(), "outcome": _TEXT, "reason": _TEXT,
+    "rank": pa.int32(), "prompt_tokens": pa.int32(), "cached_tokens": pa.int32(), "loaded_tokens": pa.int32(),
+    "output_tokens": pa.int32(), "arrival_s": pa.float64(), "enqueued_s": pa.float64(),
+    "first_scheduled_s": pa.float64(), "first_token_s": pa.float64(), "finished_s": pa.float64(),
+    "preemptions": pa.int32(), "stalls_s": pa.list_(pa.float64()), "think_s": pa.float64(), "outcome": _TEXT,
+    "reason": _TEXT,
 })  # fmt: skip
 SEGMENTS = pa.schema({
     "node": pa.int32(), "rank": pa.int32(), "start_s": pa.float64(), "duration_s": pa.float64(),
@@ -105,12 +106,26 @@ class Table:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
+class TierUse(NamedTuple):
+    """What a tier below the KV pools did, summed over pools: prompt tokens found there, blocks moved up and down.
+
+    ``busy_s`` is for how long its links were needed.
+    """
+
+    name: str
+    hit_tokens: int
+    loaded_blocks: int
+    stored_blocks: int
+    busy_s: float
+
+
 class Records:
     """The two tables of a run. Each row is added whole, so that an interrupted run leaves no half row.
 
     ``kv_blocks`` holds, at the end and for each pool, blocks allocated, freed and resident (held by sequences or
-    kept for later prompts); ``evicted_blocks`` counts those that made room. ``sessions`` holds now and then, for
-    sessions, (simulated seconds, attached ones, those of them that are cached).
+    kept for later prompts); ``evicted_blocks`` counts those that made room. ``offload`` holds the tiers below the
+    pools, and ``lost_blocks`` counts those that left the last of them. ``sessions`` holds now and then, for sessions,
+    (simulated seconds, attached ones, those of them that are cached).
     """
 
     def __init__(self) -> None:
@@ -118,7 +133,8 @@ class Records:
         self.segments = Table(SEGMENTS)
         self.interrupted = False
         self.kv_blocks: list[tuple[int, int, int]] = []
-        self.evicted_blocks = 0
+        self.evicted_blocks = self.lost_blocks = 0
+        self.offload: list[TierUse] = []
         self.sessions: list[tuple[float, int, int]] = []
 
     def close(self) -> None:
@@ -128,9 +144,9 @@ class Records:
     def add_request(self, s: Sequence) -> None:
         """Write down a request that has ended, or that the run's end left unfinished."""
         self.requests.append((
-            s.request, s.session, s.turn, "default", s.node, s.rank, s.prompt_tokens, s.cached_tokens, s.output_tokens,
-            s.arrival_s, s.enqueued_s, s.first_scheduled_s, s.first_token_s, s.finished_s, s.preemptions, s.stalls_s,
-            s.think_s, s.outcome, s.reason,
+            s.request, s.session, s.turn, "default", s.node, s.rank, s.prompt_tokens, s.cached_tokens, s.loaded_tokens,
+            s.output_tokens, s.arrival_s, s.enqueued_s, s.first_scheduled_s, s.first_token_s, s.finished_s,
+            s.preemptions, s.stalls_s, s.think_s, s.outcome, s.reason,
         ))  # fmt: skip
 
     def requests_columns(self, names: Iterable[str]) -> pd.DataFrame:

@@ -5,6 +5,9 @@ whole prompts or chunks of them, if their whole prompt fits the pool; preemption
 again from its prompt and the tokens it had, and a step that preempts admits nobody (vLLM V1). Other engines differ in
 when prefill runs, what must be free before a request starts, and who goes when the pool is full: see ``Policy``.
 
+A prompt whose KV must be loaded into the pool leaves the queue as if it started, holds its blocks, and waits beside
+the batch until the KV is there. Others go on meanwhile.
+
 With a token budget of at least one token for each sequence (vLLM insists on it) every decoding sequence advances in
 every step that decodes, and at most one sequence, the youngest, stands in the middle of its prefill.
 """
@@ -14,6 +17,7 @@ from typing import NamedTuple
 
 from capsim.llm import KVStream
 from capsim.sim.decoding import Decoding
+from capsim.sim.holding import Holding
 from capsim.sim.kvcache import NO_MATCH, KVCache, Match
 from capsim.sim.retraction import TokenEstimate
 from capsim.sim.sequence import QUEUE_FULL, Sequence
@@ -52,6 +56,7 @@ class Replica:
         self.cache = cache
         self.waiting: deque[Sequence] = deque()
         self.waiting_tokens = 0
+        self.loading: list[Sequence] = []
         self.running: dict[int, Sequence] = {}
         self._queue_limit = policy.queue_limit
         self._joins_running = policy.joins_running
@@ -60,12 +65,10 @@ class Replica:
         self._max_num_seqs = policy.max_num_seqs
         self._max_num_batched_tokens = policy.max_num_batched_tokens
         self._prefill_first = policy.prefill_first
-        self._fixed_blocks = policy.most_blocks(cache.total_blocks) if policy.reserve == "slot" else None
         self._plain = policy.reserve == "prompt" and policy.chunked_prefill
-        self._most_blocks = policy.most_blocks(cache.total_blocks)
-        self._grows = policy.reserve in ("prompt", "estimate")
+        self._holding = Holding(cache, policy)
         self._estimate = TokenEstimate() if policy.reserve == "estimate" else None
-        self._decoding = Decoding(streams, cache.rule, grows=self._grows)
+        self._decoding = Decoding(streams, cache.rule, grows=self._holding.grows)
         self._prefilling: Sequence | None = None
         self._chunks: list[tuple[Sequence, int]] = []
         self._admitted = 0
@@ -76,11 +79,15 @@ class Replica:
 
     @property
     def in_flight(self) -> int:
-        return len(self.running) + len(self.waiting)
+        return len(self.running) + len(self.loading) + len(self.waiting)
 
     def batch(self) -> list[Sequence]:
         """Requests that run."""
         return list(self.running.values())
+
+    def inside(self) -> list[Sequence]:
+        """Requests that have not ended."""
+        return [*self.running.values(), *self.loading, *self.waiting]
 
     @property
     def held_tokens(self) -> int:
@@ -89,7 +96,7 @@ class Replica:
 
     def cached_tokens(self, sequence: Sequence) -> int:
         """Tokens of a prompt that need no prefill here: full blocks, and never the last token."""
-        return self._cached(sequence, self._match(sequence))
+        return self._holding.cached_tokens(sequence, self._holding.match(sequence))
 
     @property
     def counts_blocks(self) -> bool:
@@ -100,8 +107,8 @@ class Replica:
         """Queue a request; why not, when the queue is full or it could never be served."""
         if self._queue_limit is not None and self._would_wait(sequence) > self._queue_limit:
             return QUEUE_FULL
-        if self._blocks(sequence.prompt_tokens + sequence.max_tokens) > self._most_blocks:
-            return "larger than the KV pool" if self._fixed_blocks is None else "larger than a slot"
+        if self._blocks(sequence.prompt_tokens + sequence.max_tokens) > self._holding.most_blocks:
+            return "larger than the KV pool" if self._holding.slot_blocks is None else "larger than a slot"
         if not self._chunked_prefill and sequence.prompt_tokens > self._max_num_batched_tokens:
             return "prompt longer than a step's token budget"
         self.waiting.append(sequence)
@@ -109,8 +116,8 @@ class Replica:
         return ""
 
     def withdraw(self, sequence: Sequence) -> bool:
-        """Take back a request that has not started; False where it has."""
-        if sequence.first_scheduled_s >= 0:
+        """Take back a request that has not started, nor loads its KV; False where it has."""
+        if sequence.first_scheduled_s >= 0 or sequence in self.loading:
             return False
         self.waiting.remove(sequence)
         self.waiting_tokens -= sequence.known_tokens
@@ -133,7 +140,7 @@ class Replica:
         if not self.waiting or not self._has_place():
             return False
         first = self.waiting[0]
-        return self._estimate is not None or self._fits(first, self._match(first), FOREVER)
+        return self._estimate is not None or self._fits(first, self._holding.match(first), FOREVER)
 
     def begin(self, now_s: float) -> Work:
         """Decide the next step, and for how many steps that decision stands; hold the KV blocks of the first."""
@@ -148,7 +155,7 @@ class Replica:
             late = self._standing.late(now_s, decoding.count)
         else:
             self._grow_decoding(now_s)
-            if self.waiting or self._prefilling:
+            if self.waiting or self.loading or self._prefilling:
                 self._prefill(self._max_num_batched_tokens - decoding.count, now_s)
             late = ()
         count, horizon = decoding.count, FOREVER
@@ -163,7 +170,7 @@ class Replica:
     def _steps_blocked(self, estimate: TokenEstimate) -> int:
         """Steps in which the first waiting request surely cannot start, were nothing of the pool used up."""
         first = self.waiting[0]
-        match = self._match(first)
+        match = self._holding.match(first)
         lack = self._lack_tokens(estimate, first, match, self.cache.free_blocks - match.idle_blocks)
         return estimate.steps_blocked(lack, self.running, self._decoding.clock)
 
@@ -191,8 +198,8 @@ class Replica:
             del self.running[sequence.ticket]
             known = sequence.known_tokens
             if sequence.prefix:
-                self._share(sequence, known - 1, known)
-            self._release(sequence, known - 1)
+                self._holding.share(sequence, known - 1, known)
+            self._holding.release(sequence, known - 1)
         if self._estimate and not self.running:
             self._estimate.reset()
         return ended, kv_blocks
@@ -200,21 +207,13 @@ class Replica:
     def _has_place(self) -> bool:
         return len(self.running) < self._max_num_seqs and (self._joins_running or not self.running)
 
-    def _held(self, sequence: Sequence, tokens: int) -> int:
-        """Blocks that a sequence holds with a context of that many tokens, shared ones included."""
-        if self._grows:
-            return self._blocks(tokens)
-        if self._fixed_blocks is not None:
-            return self._fixed_blocks
-        return self._blocks(sequence.prompt_tokens + sequence.max_tokens)
-
     def _would_wait(self, sequence: Sequence) -> int:
         """How many would wait, ``sequence`` included, once those that can start have started, nothing being cached."""
         free, starting = self.cache.free_blocks, 0
         queued = [*self.waiting, sequence]
         places = self._max_num_seqs - len(self.running) if self._has_place() else 0
         for first in queued[:places]:
-            free -= self._held(first, first.known_tokens)
+            free -= self._holding.blocks(first, first.known_tokens)
             if free < 0:
                 break
             starting += 1
@@ -257,37 +256,16 @@ class Replica:
         if victim.decoding:
             self._decoding.remove(victim)
             victim.last_token_s = self._standing.leave(victim.last_token_s)
-            self._release(victim, victim.known_tokens - 1)
+            self._holding.release(victim, victim.known_tokens - 1)
         else:
             self._prefilling = None
-            self._release(victim, victim.computed_tokens)
+            self._holding.release(victim, victim.computed_tokens)
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting_tokens += victim.known_tokens
 
-    def _release(self, sequence: Sequence, computed_tokens: int) -> None:
-        """Free the blocks of a sequence's own; its runs stay in the cache."""
-        self.cache.give(max(0, self._held(sequence, computed_tokens) - sequence.shared_blocks))
-        if sequence.runs:
-            self.cache.leave(sequence.prefix, sequence.runs)
-            sequence.runs = sequence.shared_blocks = 0
-
-    def _share(self, sequence: Sequence, computed_tokens: int, ends_by: int) -> None:
-        """Let others hold the full blocks of runs that end by ``ends_by``, as far as they are computed."""
-        while sequence.runs < len(sequence.prefix):
-            run = sequence.prefix[sequence.runs]
-            full = min(run[1], computed_tokens) // self.cache.rule.block_tokens - sequence.shared_blocks
-            if run[1] > ends_by:
-                return
-            shared = self.cache.share(run, full)
-            if shared is None:
-                sequence.prefix = sequence.prefix[: sequence.runs]
-                return
-            sequence.runs += 1
-            sequence.shared_blocks += shared
-
     def _prefill(self, budget: int, now_s: float) -> None:
-        """Give the token budget to the prompt that is half done, then to waiting ones in order."""
+        """Give the token budget to the prompt that is half done, to loaded ones, then to waiting ones in order."""
         sequence = self._prefilling
         may_join = self._joins_running or not self.running
         if sequence is not None:
@@ -295,20 +273,39 @@ class Replica:
             if not self._take_chunk(sequence, new):
                 self._preempt_youngest(now_s)
             budget -= new
-        while self.waiting and budget > 0 and may_join and not self._preempted:
+        if not may_join or self._preempted:
+            return
+        if self.loading:
+            budget = self._start_loaded(budget, now_s)
+        while self.waiting and budget > 0:
             sequence = self.waiting[0]
-            match = self._match(sequence) if sequence.prefix else NO_MATCH
-            if len(self.running) >= self._max_num_seqs or not self._fits(sequence, match, budget):
+            match = self._holding.match(sequence) if sequence.prefix else NO_MATCH
+            loads = match.runs > 0 and self._holding.must_load(sequence, match, now_s)
+            if len(self.running) >= self._max_num_seqs or not self._fits(sequence, match, FOREVER if loads else budget):
                 return
-            budget -= self._admit(self.waiting.popleft(), match, budget, now_s)
+            self.waiting.popleft()
+            self.waiting_tokens -= sequence.known_tokens
+            if loads:
+                self._holding.load(sequence, match, now_s)
+                self.loading.append(sequence)
+            else:
+                self._holding.start(sequence, match, now_s)
+                budget -= self._start(sequence, budget, now_s)
 
-    def _match(self, sequence: Sequence) -> Match:
-        return self.cache.match(sequence.prefix, sequence.known_tokens)
+    def _start_loaded(self, budget: int, now_s: float) -> int:
+        """Start those whose KV is there, in order; what is left of the token budget, nothing where one must wait."""
+        for sequence in [sequence for sequence in self.loading if sequence.ready_s <= now_s]:
+            left = sequence.known_tokens - sequence.computed_tokens
+            may_go = self._chunked_prefill or self._fits_step(left, budget)
+            if budget <= 0 or len(self.running) >= self._max_num_seqs or not may_go:
+                return 0
+            self.loading.remove(sequence)
+            budget -= self._start(sequence, budget, now_s)
+        return budget
 
-    def _cached(self, sequence: Sequence, match: Match) -> int:
-        """Tokens that need no prefill: full blocks, and never the last token, which yields the next."""
-        block_tokens = self.cache.rule.block_tokens
-        return min(match.blocks, (sequence.known_tokens - 1) // block_tokens) * block_tokens
+    def _fits_step(self, tokens: int, budget: int) -> bool:
+        """Whether the rest of a prompt goes into the step as a whole, or is longer than any step and goes in parts."""
+        return tokens <= budget or tokens > self._max_num_batched_tokens
 
     def _fits(self, sequence: Sequence, match: Match, budget: int) -> bool:
         """Whether the first waiting sequence may start."""
@@ -316,13 +313,13 @@ class Replica:
         if self._plain and match is NO_MATCH:
             return self._blocks(known) <= cache.free_blocks
         if not self._chunked_prefill:
-            left = known - self._cached(sequence, match)
-            if left > budget and left <= self._max_num_batched_tokens:
+            left = known - self._holding.cached_tokens(sequence, match)
+            if not self._fits_step(left, budget):
                 return False
         free = cache.free_blocks - match.idle_blocks
         if self._estimate and self.running:
             return self._lack_tokens(self._estimate, sequence, match, free) < 0
-        return self._held(sequence, known) - match.blocks <= free
+        return self._holding.blocks(sequence, known) - match.blocks <= free
 
     def _lack_tokens(self, estimate: TokenEstimate, sequence: Sequence, match: Match, free_blocks: int) -> float:
         """Tokens that the pool lacks, by the estimate, before a request may start; below zero where it may."""
@@ -330,39 +327,27 @@ class Replica:
         expected = estimate.expected_tokens(self.running, self._decoding.clock)
         return expected - (free_blocks - wanted) * self.cache.rule.block_tokens
 
-    def _admit(self, sequence: Sequence, match: Match, budget: int, now_s: float) -> int:
-        """Start a sequence with a first chunk of its prompt; the tokens of it."""
-        cached = 0
-        if match.runs:
-            self.cache.hold(sequence.prefix, match.runs)
-            sequence.runs, sequence.shared_blocks = match.runs, match.blocks
-            cached = sequence.computed_tokens = self._cached(sequence, match)
+    def _start(self, sequence: Sequence, budget: int, now_s: float) -> int:
+        """Start a sequence with a first chunk of what is to be computed of it; the tokens of it."""
         if not sequence.preemptions:
             sequence.first_scheduled_s = now_s
-            sequence.cached_tokens = cached
-        self.waiting_tokens -= sequence.known_tokens
+            sequence.cached_tokens = sequence.computed_tokens
+            if sequence.secured_tokens:
+                self._holding.count_hits(sequence)
         self._admitted += 1
         sequence.ticket = self._admitted
         self.running[self._admitted] = sequence
-        new = min(sequence.known_tokens - cached, budget)
-        room = self._grows or self.cache.take(max(0, self._held(sequence, 0) - sequence.shared_blocks))
-        room = self._take_chunk(sequence, new, first=True) and room
+        new = min(sequence.known_tokens - sequence.computed_tokens, budget)
+        room = self._take_chunk(sequence, new, first=True)
         assert room, "a request started without room"
         return new
 
     def _take_chunk(self, sequence: Sequence, new: int, *, first: bool = False) -> bool:
         """Hold the blocks of a chunk of a prompt and put it into the step; False where they are short."""
-        done, shared = sequence.computed_tokens, sequence.shared_blocks
-        if self._grows:
-            more = max(0, self._blocks(done + new) - shared)
-            if not first:
-                more -= max(0, self._blocks(done) - shared)
-            if more and not self.cache.take(more):
-                return False
-        if sequence.prefix:
-            self._share(sequence, done + new, min(done + new, sequence.prompt_tokens))
+        if not self._holding.extend(sequence, new, first=first):
+            return False
         self._chunks.append((sequence, new))
-        self._prefilling = None if done + new == sequence.known_tokens else sequence
+        self._prefilling = None if sequence.computed_tokens + new == sequence.known_tokens else sequence
         return True
 
     def _next_token(self, sequence: Sequence, now_s: float) -> bool:
@@ -396,4 +381,5 @@ class Replica:
             finishing = len(prefill) - (self._prefilling is not None)
         batch = Batch(decoders, reads, prefill, finishing, growth)
         used = cache.total_blocks - cache.free_blocks
-        return Work(batch, horizon, prefill_tokens, context, used, len(self.running), len(self.waiting), late)
+        waiting = len(self.waiting) + len(self.loading)
+        return Work(batch, horizon, prefill_tokens, context, used, len(self.running), waiting, late)

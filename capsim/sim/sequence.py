@@ -21,19 +21,24 @@ class Sequence:
     sent again. The true ``output_tokens`` is for the node that counts tokens; queues, schedulers and routers see
     ``max_tokens``. ``ticket`` orders the running sequences of a replica by admission; ``base`` is the
     context less the replica's clock while the sequence decodes, and ``pieces`` what it adds to the sums that its
-    replica keeps. It holds the first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all.
+    replica keeps. It holds the first ``runs`` runs of its ``prefix`` in the cache, ``shared_blocks`` in all; where KV
+    was loaded for it, ``loads`` blocks of each tier that are there from ``ready_s`` on, it holds the blocks of
+    ``secured_tokens`` of its context from the start. ``loaded_tokens`` are those of ``cached_tokens`` that were loaded.
     ``on_end`` is told when it has ended.
     """
 
     __slots__ = (
         "arrival_s", "base", "cached_tokens", "computed_tokens", "decoding", "enqueued_s", "finished_s",
-        "first_scheduled_s", "first_token_s", "known_tokens", "last_token_s", "max_tokens", "node", "on_end", "outcome",
-        "output_tokens", "pieces", "preemptions", "prefix", "prompt_tokens", "rank", "reason", "request", "runs",
-        "session", "settled", "shared_blocks", "stalls_s", "think_s", "ticket", "turn",
+        "first_scheduled_s", "first_token_s", "known_tokens", "last_token_s", "loaded_tokens", "loads", "max_tokens",
+        "node", "on_end", "outcome", "output_tokens", "pieces", "preemptions", "prefix", "prompt_tokens", "rank",
+        "ready_s", "reason", "request", "runs", "secured_tokens", "session", "settled", "shared_blocks", "stalls_s",
+        "think_s", "ticket", "turn",
     )  # fmt: skip
 
     base: int
+    loads: list[int]
     pieces: list[tuple[int, int]]
+    ready_s: float
     settled: bool
     ticket: int
 
@@ -50,7 +55,7 @@ class Sequence:
         self.last_token_s = self.finished_s = NEVER
         self.node = self.rank = -1
         self.known_tokens = self.prompt_tokens
-        self.computed_tokens = self.cached_tokens = self.preemptions = 0
+        self.computed_tokens = self.cached_tokens = self.loaded_tokens = self.secured_tokens = self.preemptions = 0
         self.runs = self.shared_blocks = 0
         self.stalls_s: list[float] = []
         self.outcome, self.reason = "unfinished", ""

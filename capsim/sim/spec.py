@@ -41,8 +41,17 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class OffloadTier:
+    """Room for KV below the device: how many blocks one pool has there, and the seconds that one takes to move."""
+
+    name: str
+    blocks: int
+    block_s: float
+
+
+@dataclass(frozen=True)
 class ClusterSpec:
-    """``nodes`` like nodes. ``kv_blocks`` and the policy are those of one replica."""
+    """``nodes`` like nodes. ``kv_blocks`` and the policy are those of one replica, ``offload`` those of its pool."""
 
     nodes: int
     layout: Parallelism
@@ -53,3 +62,4 @@ class ClusterSpec:
     router: str
     model: StepTimeModel
     streams: tuple[KVStream, ...]
+    offload: tuple[OffloadTier, ...] = ()
