@@ -102,8 +102,9 @@ def _fleet(resolved: Resolved, nodes: int) -> Resolved:
     """So many nodes, and a load long enough for their batches to turn over many times."""
     workload = resolved.workload
     if workload.requests is None and workload.duration_s is None and workload.trace is None:
-        fleet_s = resolved.saturation(_tpot_s(resolved)).batch * resolved.layout.replicas * nodes
-        workload = workload.model_copy(update={"warmup_requests": None, "requests": max(MIN_REQUESTS, math.ceil(TURNOVERS * fleet_s))})
+        batch = resolved.saturation(_tpot_s(resolved)).batch * resolved.layout.replicas * nodes
+        requests = max(MIN_REQUESTS, math.ceil(TURNOVERS * batch))
+        workload = workload.model_copy(update={**LONG_ENOUGH, "requests": requests})
     return replace(resolved, scenario=resolved.scenario.model_copy(update={"nodes": nodes}), workload=workload)
 
 

@@ -83,3 +83,10 @@ def test_the_shipped_week_has_its_peak_hour(scenario):
     arrival = resolve(scenario, [week]).workload.arrival
     assert np.mean(arrival.rates_per_s) == pytest.approx(2)
     assert sizing.peak_hour_per_s(arrival) == pytest.approx(2 * 1.6711, rel=0.01)
+
+
+def test_a_load_of_a_given_length_does_not_set_that_of_the_runs_that_judge_fleets(scenario):
+    """More warm-up than a trial has requests would leave nothing to judge."""
+    given = ["workload.requests=20000", "workload.warmup_requests=15000", "replications=1"]
+    load = sizing.loads(resolve(scenario, given))["mean"]
+    assert sizing.size(load, lambda nodes, point: None)["goodput"] > 0.95

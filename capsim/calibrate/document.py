@@ -12,7 +12,7 @@ from capsim.calibrate.device import key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overheads, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import fit_steps
-from capsim.calibrate.tables import Rows, fastest, grouped, kind_of, tables_of
+from capsim.calibrate.tables import Rows, fastest, grouped, has_slope, kind_of, tables_of
 from capsim.calibrate.thinning import thinned
 from capsim.catalog import Catalog, load_catalog
 from capsim.efficiency import Efficiency
@@ -82,7 +82,8 @@ class _Fitting:
         self.groups = grouped(row for file in files for row in file.kernels)
         self.steps = [row for file in files for row in file.steps]
         self.models = {(row.engine, row.name): row for file in files for row in file.models}
-        measured = fastest(tables_of([group for group in self.groups if group[0].op not in CEILINGS], catalog))
+        kernels = [group for group in self.groups if group[0].op not in CEILINGS and has_slope(group)]
+        measured = fastest(tables_of(kernels, catalog))
         self.tables = thinned(measured, device)
         reached = fractions(self.tables, device)
         self.values: dict[str, Any] = {**NO_TIMES, **reached, **kv_costs(self.tables, device, reached)}

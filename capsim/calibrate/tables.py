@@ -18,6 +18,7 @@ ROUTING = ("active_experts", "skew")
 FORMATS = ("kv_format", "weight_format")
 COLLECTIVES = ("all_reduce", "all_to_all")  # the latency of a call depends on how many take part
 PLAIN_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0}
+FEWEST_POINTS = 3  # of a sum-roofline's three coefficients
 Rows = list[Kernel]
 
 
@@ -28,6 +29,13 @@ def grouped(rows: Iterable[Kernel]) -> list[Rows]:
         if row.op in AXES:
             groups[row.op, row.backend, row.kernel, tuple(sorted(_fixed(row).items(), key=str))].append(row)
     return list(groups.values())
+
+
+def has_slope(rows: Rows) -> bool:
+    """Whether there are sizes enough to tell how a kernel's time grows: fewer would settle a constant that goes on for
+    ever, where the roofline knows better."""
+    axes = [axis for axis in AXES[rows[0].op] if axis is not None]
+    return len({tuple(row.size(axis) for axis in axes) for row in rows}) >= FEWEST_POINTS
 
 
 def tables_of(groups: Iterable[Rows], catalog: Catalog) -> list[KernelTable]:
@@ -98,11 +106,24 @@ def routing_factor(row: Kernel, shape: dict[str, float | str], fit: SumRoofline)
 
 
 def fastest(tables: Iterable[KernelTable]) -> list[KernelTable]:
-    """Of several implementations of the same operation and shape the one that is faster where all were measured."""
+    """Of several implementations of the same operation and shape the one that is faster where all were measured.
+
+    One that was measured less far stands back: what is beyond its sizes would be a guess.
+    """
     rivals: dict[tuple[Any, ...], list[KernelTable]] = defaultdict(list)
     for table in tables:
         rivals[table.op, tuple(sorted(table.shape.items(), key=str))].append(table)
-    return [min(group, key=lambda table: _mean_log_s(table, group)) for group in rivals.values()]
+    chosen = []
+    for group in rivals.values():
+        most = max(map(_reach, group))
+        furthest = [table for table in group if _reach(table) == most]
+        chosen.append(min(furthest, key=lambda table: _mean_log_s(table, furthest)))
+    return chosen
+
+
+def _reach(table: KernelTable) -> float:
+    """The largest size of a table."""
+    return max(curve.sizes[-1] for curve in table.curves)
 
 
 def _mean_log_s(table: KernelTable, group: list[KernelTable]) -> tuple[bool, float]:

@@ -14,31 +14,37 @@ COLUMNS = (
     "node", "rank", "start_s", "duration_s", "growth_s", "steps", "decode_sequences", "kv_blocks", "kv_blocks_end",
     "prefill_tokens", "context_tokens", "running", "waiting", *COMPONENTS, "late_gaps_s", "late_gaps",
 )  # fmt: skip
+SETTLED_TOGETHER = 1 << 15
 
 
 class Peak:
     """Most blocks held at once over all replicas, each counted at its most of the run of steps it is in.
 
-    Changes wait only until no replica can add an earlier one.
+    Changes wait until no replica can add an earlier one: those of an idle fleet are few, of one idle replica all.
     """
 
     def __init__(self) -> None:
-        self._times_s, self._changes = np.empty(0), np.empty(0)
+        self._waiting: list[np.ndarray] = []
+        self._count, self._patience = 0, SETTLED_TOGETHER
         self._level = self.most = 0.0
 
     def add(self, starts_s: np.ndarray, ends_s: np.ndarray, blocks: np.ndarray) -> None:
-        self._times_s = np.concatenate([self._times_s, starts_s, ends_s])
-        self._changes = np.concatenate([self._changes, blocks, -blocks])
+        self._waiting.append(np.array([np.append(starts_s, ends_s), np.append(blocks, -blocks)]))
+        self._count += 2 * len(blocks)
 
     def settle(self, until_s: float) -> None:
-        """Count the changes before an instant."""
-        order = np.lexsort((self._changes, self._times_s))  # at one instant, what ends goes first
-        self._times_s, self._changes = self._times_s[order], self._changes[order]
-        settled = int(np.searchsorted(self._times_s, until_s))
-        levels = self._level + np.cumsum(self._changes[:settled])
+        """Count the changes before an instant, once they are many."""
+        if self._count < self._patience and until_s < np.inf:
+            return
+        times_s, changes = np.concatenate([np.empty((2, 0)), *self._waiting], axis=1)
+        order = np.lexsort((changes, times_s))  # at one instant, what ends goes first
+        settled = int(np.searchsorted(times_s[order], until_s))
+        levels = self._level + np.cumsum(changes[order[:settled]])
         self.most = max(self.most, float(levels.max(initial=0.0)))
         self._level = float(levels[-1]) if settled else self._level
-        self._times_s, self._changes = self._times_s[settled:], self._changes[settled:]
+        left = order[settled:]
+        self._waiting, self._count = [np.array([times_s[left], changes[left]])], len(left)
+        self._patience = 2 * len(left) + SETTLED_TOGETHER  # so that each change is sorted a few times only
 
 
 @dataclass
