@@ -232,7 +232,12 @@ def _candidate(
         "binds": binds,
         "sessions_when_relaxed": carried,
         "basis": at["basis"],
-        "warnings": [*at["warnings"], *_doubts(at, beyond), *_notes(nodes, users, sized)],
+        "warnings": [
+            *at["warnings"],
+            *_doubts(at, beyond),
+            *_notes(nodes, users, sized),
+            *sizing.unseen(resolved, sized),
+        ],
     }
 
 

@@ -15,7 +15,8 @@ from capsim.errors import Infeasible
 from capsim.experiment import Run, run_whole
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
-from capsim.workload.arrivals import Poisson, Profile
+from capsim.workload.arrivals import Poisson, Profile, Ramp, Spike, Windows
+from capsim.workload.classes import Superposed
 from capsim.workload.sessions import Users
 from capsim.workload.spec import Closed
 
@@ -43,6 +44,14 @@ def loads(resolved: Resolved) -> dict[str, Resolved]:
         return {"as it comes": resolved}
     rates = {"mean": float(np.mean(family.rates_per_s)), "peak hour": peak_hour_per_s(family)}
     return {name: _at_rate(resolved, rate) for name, rate in rates.items()}
+
+
+def unseen(resolved: Resolved, sized: dict[str, Any]) -> list[str]:
+    """That a load which changes later on was met at its beginning only."""
+    arrival = resolved.workload.arrival
+    if "as it comes" not in sized or not isinstance(arrival, Windows | Spike | Ramp | Superposed):
+        return []
+    return [f"nodes are those for the beginning of {arrival.kind} arrivals: give a duration_s that covers their peak"]
 
 
 def peak_hour_per_s(profile: Profile) -> float:

@@ -90,3 +90,9 @@ def test_a_load_of_a_given_length_does_not_set_that_of_the_runs_that_judge_fleet
     given = ["workload.requests=20000", "workload.warmup_requests=15000", "replications=1"]
     load = sizing.loads(resolve(scenario, given))["mean"]
     assert sizing.size(load, lambda nodes, point: None)["goodput"] > 0.95
+
+
+def test_a_plan_says_that_later_parts_of_a_load_were_not_met(scenario):
+    spike = resolve(scenario, ["workload.arrival={kind: spike, rate_per_s: 2, factor: 9, at_s: 2h, for_s: 60}"])
+    assert "duration_s" in sizing.unseen(spike, {"as it comes": {}})[0]
+    assert sizing.unseen(resolve(scenario, []), {"mean": {}, "peak hour": {}}) == []
