@@ -10,11 +10,13 @@ from capsim.errors import ScenarioError
 from capsim.experiment import cluster_of, run
 from capsim.memory import BlockRule
 from capsim.scenario import resolve
+from capsim.sim.census import Census
 from capsim.sim.cluster import Cluster, simulate
 from capsim.sim.kvcache import KVCache
 from capsim.sim.offload import Offload
 from capsim.sim.past import leave_behind
 from capsim.sim.spec import OffloadTier
+from capsim.workload.prefixes import SUMMARIES
 from capsim.workload.requests import OpenArrivals, Request, traffic
 
 STEP_S, TOKEN_S = 1.0, 0.01
@@ -76,6 +78,7 @@ def test_two_who_want_the_same_kv_wait_for_one_load():
 
 
 def test_who_waited_behind_one_that_gave_up_starts_while_all_others_load():
+    """One whose KV is being loaded has left the queue: giving up changes nothing for it."""
     slow = OffloadTier("host", 100, 2.0)
     spec = cluster(seconds, prefix_caching=True, offload=(slow,), kv_blocks=12, max_num_batched_tokens=1024)
     desk = Cluster(spec, lambda ended: None)
@@ -91,9 +94,11 @@ def test_who_waited_behind_one_that_gave_up_starts_while_all_others_load():
     send(20, "loads", 1, 8)
     send(21, "gives up", 3, 8)
     send(21.5, "behind", 4, 1)
-    desk.env.timeout(22).callbacks.append(lambda _: desk.withdraw(sent["gives up"]))
+    for name in ("loads", "gives up"):
+        desk.env.timeout(22).callbacks.append(lambda _, name=name: desk.withdraw(sent[name]))
     desk.env.run()
     assert sent["gives up"].outcome == "abandoned"
+    assert sent["loads"].outcome == "completed"
     assert sent["behind"].first_scheduled_s == 22
     assert sent["loads"].first_scheduled_s == 30
 
@@ -119,6 +124,27 @@ def test_what_leaves_the_host_goes_to_the_ssd_and_from_there_is_lost():
     assert offload.load([1, 0], 101.0) == 103.0
     offload.put((9, 16), 4)
     assert offload.get((9, 16)) is None
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_session_is_cached_while_its_context_is_in_the_pool_and_not_while_it_is_below(loaded):
+    cache = KVCache(4, BlockRule(16), Offload([HOST]))
+    census, end = Census([cache]), (7 * SUMMARIES, 48)
+    cache.take(3)
+    cache.share(end, 3)
+    cache.leave((end,), 1)
+    census.remember(7, end)
+    assert census.cached([]) == 1
+    cache.take(4)
+    assert cache.offload.get(end) == 3
+    assert census.cached([]) == 0
+    cache.give(4)
+    if loaded:
+        cache.load((end,), 0.0)
+    else:
+        cache.take(3)
+        cache.share(end, 3)
+    assert census.cached([]) == 1
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
