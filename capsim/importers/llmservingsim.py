@@ -4,7 +4,6 @@ Measured layer by layer in vLLM on one GPU, launched eagerly. The folder names t
 degree, ``meta.yaml`` above it the GPU, and the model's ``config.json`` the shapes.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from capsim.errors import ScenarioError
 from capsim.hugging_face import model_from_config
 from capsim.importers.csv_table import read_table
 from capsim.importers.imported import KV_BYTES, WEIGHT_BYTES, Imported, kernel_row
+from capsim.importers.json_file import read_json
 from capsim.llm import ModelSpec
 
 US = 1e-6
@@ -117,12 +117,7 @@ def _heads(model: ModelSpec, tp: int) -> dict[str, int]:
 
 
 def _model(path: Path) -> ModelSpec:
-    if not path.is_file():
-        raise ScenarioError.one("file not found", path=path)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ScenarioError.one(f"not JSON: {error}", path=path) from error
+    config = read_json(path)
     model = model_from_config(config, path.parent.name)
     if any(group.kind != "full" or group.top_k is not None for group in model.attention):
         raise ScenarioError.one("only profiles of attention over the whole context can be imported", path=path)

@@ -1,11 +1,11 @@
 """``vllm bench serve --save-result --save-detailed`` as runs and their requests, on the client's clock."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from capsim.errors import ScenarioError
 from capsim.importers.imported import Imported
+from capsim.importers.json_file import read_json
 
 ENGINE = "vllm"
 NEEDED = ("date", "model_id", "duration", "input_lens", "output_lens", "ttfts", "itls", "start_times", "errors")
@@ -64,12 +64,7 @@ def _requests(run: int, result: dict[str, Any], found: Imported) -> list[dict[st
 
 
 def _result(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ScenarioError.one("file not found", path=path)
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ScenarioError.one(f"not JSON: {error}", path=path) from error
+    result = read_json(path)
     missing = [key for key in NEEDED if key not in result] if isinstance(result, dict) else list(NEEDED)
     if missing:
         hint = "run vllm bench serve with --save-result --save-detailed"

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from kernels_bench import gemm, memory
+from kernels_bench.clocks import clock
 
 BACKENDS = ("cpu", "cuda", "ascend", "mlx")
 
@@ -99,6 +100,7 @@ def test_mlx_calls_run():
     pytest.importorskip("mlx.core")
     from kernels_bench.gemm_mlx import COLD_BYTES, prepare_copy, prepare_gemm, prepare_read
 
-    prepare_gemm(2, 64, 64 * 1024, "bf16")()
-    prepare_copy(COLD_BYTES // 2)()
-    prepare_read(COLD_BYTES // 2)()
+    calls = [
+        prepare_gemm(2, 64, 64 * 1024, "bf16"), prepare_copy(COLD_BYTES // 2), prepare_read(COLD_BYTES // 2),
+    ]  # fmt: skip
+    assert all(clock("mlx").time_s(call) > 0 for call in calls)
