@@ -3,12 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from capsim.sim.kvcache import KVCache
+from capsim.sim.router import home
 from capsim.workload.prefixes import SUMMARIES, Run
-
-
-def home(session: int, caches: Sequence[KVCache]) -> KVCache:
-    """The pool where a session is at the start of a run."""
-    return caches[session % len(caches)]
 
 
 class Census:
@@ -17,8 +13,10 @@ class Census:
     Looking every context up at every count would take longer than the simulation.
     """
 
-    def __init__(self, caches: list[KVCache]) -> None:
-        self._caches = caches
+    def __init__(self, pools: Sequence[KVCache]) -> None:
+        """``pools`` holds the one of each replica."""
+        self._pools = pools
+        self._caches = caches = list({id(cache): cache for cache in pools}.values())
         self._ends: dict[int, Run] = {}
         self._resident: set[int] = set()
         for cache in caches:
@@ -27,7 +25,7 @@ class Census:
     def remember(self, session: int, end: Run, cache: KVCache | None = None) -> None:
         """The context of a session ends with a run, which no other pool than ``cache`` (its home) can have."""
         self._ends[session] = end
-        if (cache or home(session, self._caches)).holds(end):
+        if (cache or self._pools[home(session, len(self._pools))]).holds(end):
             self._resident.add(session)
         else:
             self._resident.discard(session)

@@ -33,11 +33,12 @@ def simulate(spec: ClusterSpec, traffic: Traffic, on_progress: Callable[[int], N
     """
     cap = None if isinstance(traffic, ClosedLoop) else traffic.max_in_flight
     cluster = Cluster(spec, on_progress or (lambda ended: None), cap)
-    if isinstance(traffic, SessionTraffic) and spec.policy.prefix_caching and traffic.prefix.session:
-        leave_behind(traffic, cluster.caches)
-    start(cluster, traffic)
-    with _interrupts(cluster), _no_garbage_collection():
-        cluster.env.run()
+    with _no_garbage_collection():
+        if isinstance(traffic, SessionTraffic) and spec.policy.prefix_caching:
+            leave_behind(traffic, cluster.pools)
+        start(cluster, traffic)
+        with _interrupts(cluster):
+            cluster.env.run()
     cluster.close()
     return cluster.records
 
@@ -72,12 +73,17 @@ class Cluster:
         self._by_rank = {(engine.node, replica.index): (engine, replica) for engine, replica in self._places}
         self._replicas = [replica for _, replica in self._places]
         self._several = len(self._places) > 1
-        self.census = Census(self.caches)
+        self.census = Census(self.pools)
+
+    @property
+    def pools(self) -> list[KVCache]:
+        """The KV pool of each replica."""
+        return [replica.cache for replica in self._replicas]
 
     @property
     def caches(self) -> list[KVCache]:
-        """The KV pools."""
-        return list({id(replica.cache): replica.cache for replica in self._replicas}.values())
+        """The KV pools, each once."""
+        return list({id(cache): cache for cache in self.pools}.values())
 
     def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> Sequence:
         """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away."""

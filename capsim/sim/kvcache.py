@@ -65,6 +65,13 @@ class KVCache:
         """Blocks that sequences hold or that idle entries keep."""
         return self.used_blocks + self.idle_blocks
 
+    def begin_with(self, runs: dict[Run, int]) -> None:
+        """Idle entries of an empty pool with their blocks, the least recently held first; there must be room."""
+        self._blocks |= runs
+        self._holders |= dict.fromkeys(runs, 0)
+        self._idle |= dict.fromkeys(runs)
+        self.idle_blocks = self.allocated_blocks = sum(runs.values())
+
     def take(self, blocks: int) -> bool:
         """Allocate, evicting idle entries where need be; False, and nothing changed, when blocks are short."""
         if blocks > self.free_blocks:

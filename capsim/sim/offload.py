@@ -30,9 +30,10 @@ class Tier:
         """For how long the link was needed."""
         return (self.loaded_blocks + self.stored_blocks) * self._block_s
 
-    def forget_past(self) -> None:
-        """Count from here on."""
-        self.stored_blocks = 0
+    def begin_with(self, runs: dict[Run, int]) -> None:
+        """Runs of an empty tier with their blocks, the first to go first; there must be room."""
+        self._runs |= runs
+        self.free_blocks -= sum(runs.values())
 
     def get(self, run: Run) -> int | None:
         """Blocks of a run, None where it is not here."""
@@ -70,12 +71,6 @@ class Offload:
     def __init__(self, tiers: Iterable[OffloadTier]) -> None:
         self.tiers = [Tier(spec) for spec in tiers]
         self.lost_blocks = 0
-
-    def forget_past(self) -> None:
-        """Count from here on."""
-        self.lost_blocks = 0
-        for tier in self.tiers:
-            tier.forget_past()
 
     def get(self, run: Run) -> int | None:
         """Blocks of a run, None where no tier has it."""

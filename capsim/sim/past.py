@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from heapq import merge
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
-from capsim.sim.census import home
 from capsim.sim.kvcache import KVCache
+from capsim.sim.router import home
 from capsim.workload.chats import Chat
-from capsim.workload.prefixes import Run
-from capsim.workload.steady import SessionTraffic
+from capsim.workload.prefixes import Run, held_tokens
+from capsim.workload.steady import POOL_REQUESTS, SessionTraffic
 
 OVER = -(1 << 30)
 """Sessions that are over have numbers from here down: nobody asks for theirs again."""
@@ -25,27 +25,23 @@ class _Left(NamedTuple):
 
 
 def leave_behind(traffic: SessionTraffic, caches: Sequence[KVCache]) -> None:
-    """Fill the pools with contexts of earlier requests, as many of the youngest as fit, spread by session number."""
-    room_tokens = sum(_room_tokens(cache) for cache in caches)
-    kept: list[tuple[int, tuple[Run, ...]]] = []
+    """Fill the pools with what earlier requests left, as many of the youngest as fit.
+
+    ``caches`` holds the pool of each replica, several times where they share one; sessions are at their homes.
+    """
+    pools = {id(cache): _Pool(cache) for cache in caches}
+    room_tokens, open_pools = sum(pool.room_tokens for pool in pools.values()), len(pools)
     for left in merge(_met(traffic), _over(traffic), key=lambda left: left.age_s):
-        chain, shared_tokens = _context(traffic, left)
-        kept.append((left.number, chain))
-        room_tokens -= chain[-1][1] - shared_tokens
-        if room_tokens <= 0:
+        pool = pools[id(caches[home(left.number, len(caches))])]
+        first, own_tokens = _last_context(traffic, left)
+        if pool.has_room:
+            pool.add(*_chain(traffic, left, first))
+            open_pools -= not pool.has_room
+        room_tokens -= own_tokens
+        if room_tokens <= 0 or not open_pools:
             break
-    for number, chain in reversed(kept):
-        _keep(home(number, caches), chain)
-    for cache in caches:  # the run has evicted nothing yet
-        cache.evicted_blocks = 0
-        if cache.offload is not None:
-            cache.offload.forget_past()
-
-
-def _room_tokens(cache: KVCache) -> int:
-    """Tokens in the pool and in the tiers below."""
-    tiers = [] if cache.offload is None else cache.offload.tiers
-    return (cache.total_blocks + sum(tier.capacity_blocks for tier in tiers)) * cache.rule.block_tokens
+    for pool in pools.values():
+        pool.settle()
 
 
 def _met(traffic: SessionTraffic) -> list[_Left]:
@@ -55,30 +51,77 @@ def _met(traffic: SessionTraffic) -> list[_Left]:
 
 
 def _over(traffic: SessionTraffic) -> Iterator[_Left]:
-    for number, (age_s, chat) in zip(count(OVER, -1), traffic.ended, strict=False):
+    """Sessions that are over; so many that what they share has been met, where that is all that they leave."""
+    ended = traffic.ended if traffic.prefix.session else islice(traffic.ended, POOL_REQUESTS)
+    for number, (age_s, chat) in zip(count(OVER, -1), ended, strict=False):
         if chat.served:
             yield _Left(age_s, number, chat, chat.served)
 
 
-def _context(traffic: SessionTraffic, left: _Left) -> tuple[tuple[Run, ...], int]:
-    """All runs of a session so far, and how many tokens of them are not its own."""
+def _last_context(traffic: SessionTraffic, left: _Left) -> tuple[int, int]:
+    """With which request the context that a session left began, and how many tokens of it are nobody else's."""
+    chat, last = left.chat, left.requests - 1
+    first = chat.summaries.index(chat.summaries[last])
+    if not traffic.prefix.session:
+        return first, 0
+    shared_tokens = held_tokens(traffic.prefix, chat.prompt_tokens[first])
+    return first, chat.prompt_tokens[last] + chat.output_tokens[last] - shared_tokens
+
+
+def _chain(traffic: SessionTraffic, left: _Left, first: int) -> tuple[tuple[Run, ...], int]:
+    """All runs that a session left, and up to where they have KV: the last token has none yet."""
     context, chat = traffic.context(left.chat, left.number), left.chat
-    requests = list(zip(chat.prompt_tokens, chat.output_tokens, chat.summaries, strict=True))[: left.requests]
-    for request in requests[:-1]:
-        context.grow(*request)
-    chain = context.chain(*requests[-1])
-    return chain, max((end for key, end in chain if key != chain[-1][0]), default=0)
+    for request in range(first, left.requests):
+        prompt_tokens, output_tokens = chat.prompt_tokens[request], chat.output_tokens[request]
+        context.grow(prompt_tokens, output_tokens, chat.summaries[request])
+    return context.runs, prompt_tokens + output_tokens - 1
 
 
-def _keep(cache: KVCache, chain: tuple[Run, ...]) -> None:
-    """Make idle entries of a chain, as a request leaves them that has ended: the last token has no KV yet."""
-    match = cache.match(chain, chain[-1][1])
-    runs, blocks = match.runs - match.offloaded_runs, match.blocks
-    cache.hold(chain, runs)
-    for run in chain[runs:]:
-        new = min(run[1], chain[-1][1] - 1) // cache.rule.block_tokens - blocks
-        if not cache.take(new):
-            break
-        cache.share(run, new)
-        runs, blocks = runs + 1, blocks + new
-    cache.leave(chain, runs)
+class _Pool:
+    """A pool, and the tiers below it, that take in runs with the most recently held first.
+
+    The least recently held goes first, so what a pool has in the end are the most recent runs that fit; those after
+    them are in the first tier, and so on. That saves playing all requests through it.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
+        self._block_tokens = cache.rule.block_tokens
+        tiers = [] if cache.offload is None else cache.offload.tiers
+        self._stores = [cache, *tiers]
+        self._rooms = [cache.total_blocks, *(tier.capacity_blocks for tier in tiers)]
+        self._taken: list[dict[Run, int]] = [{} for _ in self._rooms]
+        self._level = 0
+        self._seen: set[Run] = set()
+        self.room_tokens = sum(self._rooms) * self._block_tokens
+
+    @property
+    def has_room(self) -> bool:
+        return self._level < len(self._rooms)
+
+    def add(self, chain: tuple[Run, ...], computed_tokens: int) -> None:
+        """Take in what is not here yet of a context, as far as the pool alone could have held it."""
+        new = len(chain)
+        while new and chain[new - 1] not in self._seen:  # where one is here, all before it are
+            new -= 1
+        full = [min(end, computed_tokens) // self._block_tokens for _, end in chain[max(new - 1, 0) :]]
+        before = full.pop(0) if new else 0
+        for run, blocks in zip(chain[new:], full, strict=True):
+            if blocks > self._cache.total_blocks or not self._take(run, blocks - before):
+                return
+            before = blocks
+
+    def settle(self) -> None:
+        """Put into the pool and its tiers what they hold when the run begins, the least recently held first."""
+        for store, runs in zip(self._stores, self._taken, strict=True):
+            store.begin_with(dict(reversed(runs.items())))
+
+    def _take(self, run: Run, blocks: int) -> bool:
+        while self.has_room and blocks > self._rooms[self._level]:
+            self._level += 1
+        if not self.has_room:
+            return False
+        self._seen.add(run)
+        self._rooms[self._level] -= blocks
+        self._taken[self._level][run] = blocks
+        return True

@@ -19,9 +19,14 @@ def least_loaded(replicas: Sequence[Replica], request: sim.Sequence) -> int:
     return loads.index(min(loads))
 
 
+def home(session: int, replicas: int) -> int:
+    """The replica, of so many, where a session is when a run begins; always, where the router is session-affine."""
+    return session % replicas
+
+
 def session_affine(replicas: Sequence[Replica], request: sim.Sequence) -> int:
-    """Every session to a replica of its own choice of number, whatever the load."""
-    return request.session % len(replicas)
+    """Every session to its home, whatever the load."""
+    return home(request.session, len(replicas))
 
 
 def prefix_aware(replicas: Sequence[Replica], request: sim.Sequence) -> int:

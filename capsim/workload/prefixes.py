@@ -15,7 +15,15 @@ Run = tuple[int, int]
 
 def stretch(key: int, start: int, end: int, run_tokens: int = RUN_TOKENS) -> list[Run]:
     """Runs of one key from ``start`` to ``end``."""
-    return [(key, min(stop, end)) for stop in range(start + run_tokens, end + run_tokens, run_tokens)]
+    runs = [(key, stop) for stop in range(start + run_tokens, end, run_tokens)]
+    if end > start:
+        runs.append((key, end))
+    return runs
+
+
+def held_tokens(prefix: Prefix, prompt_tokens: int) -> int:
+    """How many leading tokens of a prompt others share."""
+    return min(shared_tokens(prefix), prompt_tokens)
 
 
 class Context:
@@ -35,6 +43,11 @@ class Context:
     def chain(self, prompt_tokens: int, output_tokens: int, summaries: int) -> tuple[Run, ...]:
         """Runs of the next request, its answer included, after so many summaries; a retry asks for the same again."""
         self.grow(prompt_tokens, output_tokens, summaries)
+        return self.runs
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All of the context as it is now."""
         return tuple(self._runs)
 
     def grow(self, prompt_tokens: int, output_tokens: int, summaries: int) -> None:
@@ -49,6 +62,6 @@ class Context:
     def _head(self, prompt_tokens: int) -> list[Run]:
         """The runs that a prompt shares with others: the global ones, then those of its group."""
         for_all = min(self._prefix.global_tokens, prompt_tokens)
-        all_shared = min(shared_tokens(self._prefix), prompt_tokens)
+        all_shared = held_tokens(self._prefix, prompt_tokens)
         runs = stretch(GLOBAL_KEY, 0, for_all, self._shared_run_tokens)
         return runs + stretch(GLOBAL_KEY - 1 - self._group, for_all, all_shared, self._shared_run_tokens)
