@@ -34,8 +34,8 @@ class Compaction(_Spec):
 class Tools(_Spec):
     """``calls`` to tools in each turn, ``parallel`` at a time.
 
-    A round of calls ends one request, and the next comes when the slowest of them has taken its ``latency_s``. Draws
-    of ``calls`` are rounded; below a half there are none.
+    A round of calls ends one request, and the next comes when the slowest of them has taken its ``latency_s``, with one
+    draw of ``new_tokens`` for all their results. Draws of ``calls`` are rounded; below a half there are none.
     """
 
     calls: Tokens
@@ -44,7 +44,10 @@ class Tools(_Spec):
 
 
 class Retries(_Spec):
-    """A request turned away by a full queue is sent again up to ``limit`` times, after ``backoff_s`` that doubles."""
+    """A request turned away by a full queue is sent again up to ``limit`` times, after ``backoff_s`` that doubles.
+
+    Not where the patience would be over by then.
+    """
 
     limit: PositiveInt
     backoff_s: PositiveSeconds
@@ -53,9 +56,8 @@ class Retries(_Spec):
 class Session(_Spec):
     """A context that grows: each request brings the whole of the last one, its answer, and ``new_tokens`` more.
 
-    ``turns`` are a person's (rounded); tool calls make more requests of them. A client that has no first token after
-    ``patience_s`` gives up, unless its request has left the queue by then; it and one that is turned away for good end
-    their session.
+    ``turns`` are a person's (rounded); tool calls make more requests of them. A client that has no first token
+    ``patience_s`` after its first try gives up; it and one that is turned away for good end their session.
     """
 
     turns: Tokens
