@@ -188,14 +188,17 @@ def _load_rows(loads: dict[str, Any]) -> Rows:
 
 
 def _cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
-    if cost["monthly_usd"] is None:
+    if not cost["lines"]:
         return [[what, "price unknown"]]
     rows = [[what, "quantity", "unit", "each", "a month"]]
     for line in cost["lines"]:
-        each, monthly = f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])
+        known = line["unit_usd"] is not None
+        each, monthly = (f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])) if known else ("unknown", "")
         rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
-    rows.append(["total", "", "", "", units.usd(cost["monthly_usd"])])
-    return rows
+    if cost["monthly_usd"] is None:
+        missing = ", ".join(line["name"] for line in cost["lines"] if line["unit_usd"] is None)
+        return [*rows, [f"total without {missing}", "", "", "", units.usd(cost["known_usd"])]]
+    return [*rows, ["total", "", "", "", units.usd(cost["monthly_usd"])]]
 
 
 def _api_rows(bill: dict[str, Any] | None) -> Rows:
