@@ -38,7 +38,7 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
         return csv_text({key: value for key, value in candidate.items() if key != "basis"})
     blocks = [
         _what_rows(document), _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate),
-        _load_rows(candidate["loads"]),
+        _fleet_size_rows(candidate["fleet"]), _load_rows(candidate["loads"]),
         _cost_rows(candidate["cost"]), _basis_rows(candidate["basis"]),
     ]  # fmt: skip
     return document_text(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
@@ -157,6 +157,7 @@ def _plan_head(candidate: dict[str, Any]) -> Rows:
         rows.append([METRICS[name].label, *(_count(value, ",.0f") for value in candidate["sessions"][name])])
     shares = zip(candidate["goodput"], candidate["goodput_ci95"], strict=True)
     rows.append(["goodput", *(_share(share, interval) for share, interval in shares)])
+    rows.append(["estimated at once", f"{candidate['estimate']['sessions']:,}"])
     return rows
 
 
@@ -173,6 +174,18 @@ def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
     rows = [["With 10 % more", "sessions, at least", "gain"]]
     for resource, sessions in candidate["sessions_when_relaxed"].items():
         rows.append([resource, f"{sessions:,}", f"{sessions / carried - 1:+.1%}"])
+    return rows
+
+
+def _fleet_size_rows(fleet: dict[str, Any] | None) -> Rows:
+    """The fleet for the users asked for, as a whole and with a node down."""
+    if fleet is None:
+        return []
+    rows = [["All users on", "nodes", "goodput", "TTFT p95", "TPOT p95"]]
+    for label, name in (("the whole fleet", "whole"), ("one node down", "one_down")):
+        seen = fleet[name]
+        times = [units.seconds(seen["latency"][latency]["p95"]) for latency in ("ttft_s", "tpot_s")]
+        rows.append([label, f"{seen['nodes']:,}", _share(seen["goodput"], seen["goodput_ci95"]), *times])
     return rows
 
 
@@ -220,7 +233,7 @@ def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
     monthly = candidate["monthly_usd"]
     return [
         f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",
-        f"{_many(candidate['nodes'], 'node')}{asked}",
+        f"{_many(candidate['nodes'], 'node')}{asked}" + (", one of which may be down" if candidate["fleet"] else ""),
         "price unknown" if monthly is None else f"{units.usd(monthly)} a month",
     ]
 
