@@ -19,3 +19,9 @@ def _levels(axis: Sequence[int]) -> dict[int, int]:
             level[axis[middle]] = 1 + max(level[axis[first]], level[axis[last]])
             spans += [(first, middle), (middle, last)]
     return level
+
+
+def doubled(least: int, most: int) -> list[int]:
+    """`least`, twice, four times it and so on to `most`, and the sizes half way between."""
+    sizes = [least << power for power in range((most // least).bit_length())]
+    return sorted({*sizes, *(size * 3 // 2 for size in sizes[:-1])})

@@ -6,6 +6,7 @@ minutes, the window is rejected and repeated.
 """
 
 import statistics
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -37,14 +38,19 @@ class Canary:
         return self._clock.time_s(self._clock.canary)
 
 
-def measure(case: Case, clock: Clock, canary: Canary) -> dict[str, object] | None:
-    """The case's line of the measurements file; None where no quiet windows were found for it."""
+def measure(case: Case, clock: Clock, canary: Canary, deadline: float) -> dict[str, object] | None:
+    """The case's line of the measurements file; None where no quiet windows were found for it before `deadline` (of
+    time.monotonic), at which it ends with what it has if that is calls enough."""
     run = case.prepare()
     for _ in range(2):
         clock.time_s(run)  # compiles, and fills what is no part of the pool
     times_s: list[float] = []
     repeated, disturbed = 0, canary.moved()
     while not _enough(times_s):
+        if time.monotonic() > deadline:
+            if len(times_s) < FEWEST_CALLS:
+                return None
+            break
         window = list(_window(run, clock))
         before, disturbed = disturbed, canary.moved()
         if before or disturbed:
