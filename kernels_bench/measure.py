@@ -17,6 +17,7 @@ MOVED = 1.10  # × the quiet canary
 WINDOW_S = 0.02
 ENOUGH_S = 0.1  # quiet seconds of a case
 FEWEST_CALLS, MOST_CALLS = 5, 500
+STEADY = 0.10  # × the median: an interquartile range beyond it is a disturbance that no canary saw
 MOST_REPEATS = 20  # windows that may be rejected before a case is given up
 _FIRST_CANARIES, _REMEMBERED_CANARIES = 50, 1000
 
@@ -73,6 +74,11 @@ def measure(case: Case, clock: Clock, canary: Canary, deadline: float) -> dict[s
         "bytes": case.bytes,
         "flops": case.flops,
     }
+
+
+def steady(line: dict[str, object]) -> bool:
+    """Whether the calls of a line took about the same time."""
+    return float(str(line["iqr_s"])) <= STEADY * float(str(line["median_s"]))
 
 
 def _enough(times_s: list[float]) -> bool:

@@ -58,7 +58,7 @@ def measurements(backend: str, deadline: float) -> Iterator[dict[str, object]]:
     """Measures until `deadline` (of time.monotonic): always the next case of the operation that took least of its share
     of the time so far."""
     from kernels_bench.clocks import clock
-    from kernels_bench.measure import Canary, measure
+    from kernels_bench.measure import Canary, measure, steady
 
     ticks = clock(backend)
     canary, missing, again = Canary(ticks), set(), list[Case]()
@@ -75,7 +75,7 @@ def measurements(backend: str, deadline: float) -> Iterator[dict[str, object]]:
                 line = measure(case, ticks, canary, deadline)
                 if line is None and time.monotonic() > deadline:
                     return
-                if line is None and case not in again:  # once more, when it is this operation's turn again
+                if not (line and steady(line)) and case not in again:  # once more, when it is this operation's turn
                     again.append(case)
                     cases.appendleft(case)
                 else:
