@@ -5,7 +5,7 @@ from functools import partial
 from importlib import import_module
 
 from kernels_bench.case import Case
-from kernels_bench.grid import coarse_to_fine, doubled
+from kernels_bench.grid import coarse_to_fine, curves_coarse_to_fine, doubled
 from kernels_bench.kv_formats import KV_FORMATS, slot_bytes
 from kernels_bench.sweep import in_turn
 
@@ -36,7 +36,7 @@ MOST_READS = {"cpu": 1 << 16, "cuda": 1 << 23, "ascend": 1 << 23, "mlx": 1 << 17
 MOST_PAIRS = {"cpu": 9 << 18, "cuda": 1 << 29, "ascend": 1 << 29, "mlx": 1 << 25}  # queries × keys of a prefill
 
 FIRST_FORMATS = ("bf16", "fp8", "turboquant_4bit_nc", "mlx_4bit")  # measured first: what a short run is to have
-FEWEST_POINTS = 3  # from which a table is made, two ends and one more
+COARSE_POINTS = 4  # which a table must have: both ends of context, of one sequence and of the largest batch
 
 _TURBO = tuple(name for name in KV_FORMATS if name.startswith(("turboquant", "tq_paper")))
 _Series = tuple[str, str, str]  # kernel, module, format
@@ -61,8 +61,11 @@ def cases(backend: str) -> Iterator[Case]:
 
 
 def _decodes(backend: str) -> Iterator[Case]:
-    points = [point for point in coarse_to_fine(*DECODE[backend]) if point[0] * point[1] <= MOST_READS[backend]]
-    for series, point in _in_rounds(KERNELS[backend], points):
+    batches, contexts = DECODE[backend]
+    curves = {
+        sequences: [tokens for tokens in contexts if sequences * tokens <= MOST_READS[backend]] for sequences in batches
+    }
+    for series, point in _in_rounds(KERNELS[backend], list(curves_coarse_to_fine(curves))):
         yield decode_case(backend, *series, *point)
 
 
@@ -83,18 +86,23 @@ def decode_case(backend: str, kernel: str, module: str, kv_format: str, sequence
 def _prefills(backend: str) -> Iterator[Case]:
     """New tokens read their context and, causally, one another; bf16."""
     kernel, module = PREFILLERS[backend]
-    for new_tokens, context_tokens in coarse_to_fine(*PREFILL[backend]):
-        pairs = new_tokens * (context_tokens + new_tokens / 2)
-        if pairs <= MOST_PAIRS[backend]:
-            yield Case(
-                op="prefill_attention",
-                backend=backend,
-                kernel=kernel,
-                shape={"new_tokens": new_tokens, "context_tokens": context_tokens, **HEADS},
-                bytes=4 * HEAD_DIM * (KV_HEADS * (context_tokens + new_tokens) + Q_HEADS * new_tokens),
-                flops=4 * pairs * Q_HEADS * HEAD_DIM,
-                prepare=partial(_prepare, module, "prepare_prefill", backend, new_tokens, context_tokens),
-            )
+    chunks, contexts = PREFILL[backend]
+    curves = {new: [tokens for tokens in contexts if _pairs(new, tokens) <= MOST_PAIRS[backend]] for new in chunks}
+    for new_tokens, context_tokens in curves_coarse_to_fine(curves):
+        yield Case(
+            op="prefill_attention",
+            backend=backend,
+            kernel=kernel,
+            shape={"new_tokens": new_tokens, "context_tokens": context_tokens, **HEADS},
+            bytes=4 * HEAD_DIM * (KV_HEADS * (context_tokens + new_tokens) + Q_HEADS * new_tokens),
+            flops=4 * _pairs(new_tokens, context_tokens) * Q_HEADS * HEAD_DIM,
+            prepare=partial(_prepare, module, "prepare_prefill", backend, new_tokens, context_tokens),
+        )
+
+
+def _pairs(new_tokens: int, context_tokens: int) -> float:
+    """Queries times the keys that each reads."""
+    return new_tokens * (context_tokens + new_tokens / 2)
 
 
 def _writes(backend: str) -> Iterator[Case]:
@@ -124,7 +132,7 @@ def _in_rounds(
     every = [(kernel, module, kv_format) for kernel, module, formats in kernels for kv_format in formats]
     first = [series for series in every if series[2] in FIRST_FORMATS]
     rest = [series for series in every if series not in first]
-    coarse, fine = points[:FEWEST_POINTS], points[FEWEST_POINTS:]
+    coarse, fine = points[:COARSE_POINTS], points[COARSE_POINTS:]
     for some, here in ((first, coarse), (rest, coarse), (first + rest, fine)):
         yield from ((series, point) for point in here for series in some)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kernels_bench import attention, backends
-from kernels_bench.attention import FEWEST_POINTS, FIRST_FORMATS
+from kernels_bench.attention import COARSE_POINTS, FIRST_FORMATS
 
 
 def of(op, backend="cpu"):
@@ -17,18 +17,19 @@ def test_tables_of_the_first_formats_come_first_then_those_of_all(op, backend):
     series = {(case.kernel, case.shape["kv_format"]) for case in cases}
     first = {one for one in series if one[1] in FIRST_FORMATS}
     assert {kv_format for _, kv_format in first} == {"bf16", "fp8", "turboquant_4bit_nc"}
-    for some, before in ((first, 0), (series - first, len(first) * FEWEST_POINTS)):
-        found = cases[before : before + len(some) * FEWEST_POINTS]
+    for some, before in ((first, 0), (series - first, len(first) * COARSE_POINTS)):
+        found = cases[before : before + len(some) * COARSE_POINTS]
         names = [(case.kernel, case.shape["kv_format"]) for case in found]
-        assert {name: names.count(name) for name in some} == dict.fromkeys(some, FEWEST_POINTS)
+        assert {name: names.count(name) for name in some} == dict.fromkeys(some, COARSE_POINTS)
 
 
-def test_both_ends_of_context_come_first_then_the_batch():
-    found = [case for case in of("decode_attention") if case.shape["kv_format"] == "fp8"][:3]
+def test_both_ends_of_context_come_first_then_those_of_the_largest_batch():
+    found = [case for case in of("decode_attention") if case.shape["kv_format"] == "fp8"][:4]
     assert [(case.shape["sequences"], case.shape["context_tokens"]) for case in found] == [
         (1, 512),
         (1, 65536),
         (16, 512),
+        (16, 4096),
     ]
 
 
