@@ -122,7 +122,7 @@ def measure(resolved: Resolved, records: Records) -> Replication:
         use,
         requests.good_share(measured, good),
         (0.0, 0.0, 0.0) if closed else requests.backlog_growth(table),
-        _sessions(resolved, records, measured, use["in_flight"]),
+        _sessions(resolved, records, table.iloc[warmup:], use["in_flight"]),
         sessions.by_turn(measured, good) if resolved.workload.in_sessions or _trace_has_sessions(resolved) else None,
         (done.contexts, done.most_tokens),
         float(table["finished_s"].max()),

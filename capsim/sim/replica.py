@@ -46,8 +46,7 @@ class Work(NamedTuple):
 class Replica:
     """Schedules its sequences step by step, or run by run while only decoding goes on.
 
-    ``sharing`` replicas, the batches of a pipeline, have one pool.
-    ``on_start`` and ``on_stop`` are told of sequences that enter and leave the batch.
+    ``sharing`` replicas, the batches of a pipeline, have one pool; ``on_start`` and ``on_stop`` watch the batch.
     """
 
     def __init__(
