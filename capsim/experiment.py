@@ -22,7 +22,7 @@ from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
 from capsim.steptime.calibrated import Calibrated
 from capsim.workload.requests import traffic
-from capsim.workload.spec import Closed, Workload
+from capsim.workload.spec import Closed
 
 SCHEMA_VERSION = 1
 Progress = Callable[[int, int], None]
@@ -48,7 +48,7 @@ class Replication:
     node_use: dict[str, float]
     good_share: float
     growth: tuple[float, float, float]
-    sessions: dict[str, dict[str, float]] | None
+    sessions: sessions.Sessions | None
     turns: dict[str, dict[str, Any]] | None
     reach: tuple[dict[int, float], int]
     ended_s: float
@@ -100,7 +100,7 @@ def measure(resolved: Resolved, records: Records) -> Replication:
     replayed = resolved.trace is not None and resolved.workload.arrival is None
     pinned = 0 if replayed and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
     warmup = requests.warmup_requests(table, pinned)
-    measured = table.iloc[warmup:]
+    measured = requests.measured(table, warmup)
     start_s, end_s = requests.window(measured)
     done = steps.read(
         records.segments.parts(steps.COLUMNS), records.segments.rows, start_s, end_s, resolved.replicas
@@ -120,10 +120,10 @@ def measure(resolved: Resolved, records: Records) -> Replication:
          for name, parts in {"itl_s": gaps, **{name: one.batches() for name, one in samples.items()}}.items()},
         flow,
         use,
-        float(good.mean()) if len(good) else float("nan"),
+        requests.good_share(measured, good),
         (0.0, 0.0, 0.0) if closed else requests.backlog_growth(table),
-        _sessions(resolved.workload, records, measured, use["in_flight"]),
-        sessions.by_turn(measured, good) if resolved.workload.in_sessions else None,
+        _sessions(resolved, records, table.iloc[warmup:], use["in_flight"]),
+        sessions.by_turn(measured, good) if resolved.workload.in_sessions or _trace_has_sessions(resolved) else None,
         (done.contexts, done.most_tokens),
         float(table["finished_s"].max()),
     )  # fmt: skip
@@ -149,22 +149,35 @@ def _good(resolved: Resolved, records: Records, measured: pd.DataFrame, stalls_s
 
 
 def _sessions(
-    workload: Workload, records: Records, measured: pd.DataFrame, in_flight: float
-) -> dict[str, dict[str, float]] | None:
+    resolved: Resolved, records: Records, measured: pd.DataFrame, in_flight: float
+) -> sessions.Sessions | None:
     """Attached, cached and in-flight sessions; none where requests come one by one.
 
-    Users without a session say nothing twice: their KV is resident just while their request runs.
+    Users without a session say nothing twice: their KV is resident just while their request runs. Whose KV is resident
+    is not known of a trace's sessions, nor how long they paused where it is replayed open.
     """
+    workload = resolved.workload
     start_s, end_s = requests.window(measured)
     batch = {"mean": in_flight, "peak": sessions.peak_in_flight(measured, start_s, end_s)}
+    levels: sessions.Sessions = {"cycle": sessions.cycle(measured, end_s - start_s)}
     if workload.in_sessions:
-        levels = sessions.counted(records.sessions, start_s, end_s)
+        levels |= sessions.counted(records.sessions.parts(sessions.COLUMNS), start_s, end_s)
     elif isinstance(workload.arrival, Closed):
         users = float(workload.arrival.users)
-        levels = {"attached": {"mean": users, "peak": users}, "cached": batch}
+        levels |= {"attached": {"mean": users, "peak": users}, "cached": batch}
+    elif _trace_has_sessions(resolved):
+        levels |= {"attached": sessions.attached(measured, start_s, end_s), "cached": None}
+        if workload.replay == "open":
+            levels["cycle"] = None
     else:
         return None
-    return {**levels, "in_flight": batch, "cycle": sessions.cycle(measured, end_s - start_s)}
+    return levels | {"in_flight": batch}
+
+
+def _trace_has_sessions(resolved: Resolved) -> bool:
+    """Whether a trace is replayed whose sessions are known."""
+    workload, trace = resolved.workload, resolved.trace
+    return trace is not None and workload.arrival is None and (trace.session is not None or workload.replay == "closed")
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
@@ -232,7 +245,8 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "saturated": None if isinstance(resolved.workload.arrival, Closed) else is_saturated,
         "backlog_growth_per_s": growth,
         "requests": {
-            name: totals[name] for name in ("offered", *requests.OUTCOMES)
+            **{name: totals[name] for name in ("offered", *requests.OUTCOMES, "asks")},
+            "served_share": totals["completed"] / totals["asks"] if totals["asks"] else None,
         },
         "throughput": flow,
     }  # fmt: skip
@@ -350,6 +364,8 @@ def _warnings(
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
     reasons = sum((Counter(r.rejected) for r in replications), Counter())
     notes += [f"{count:,} requests rejected: {reason}" for reason, count in reasons.most_common()]
+    if resolved.trace is None and not interrupted:
+        notes += sessions.not_steady([r.sessions for r in replications if r.sessions is not None])
     if interrupted:
         notes.append("interrupted: the figures cover what had ended by then")
     if any(r.warmup > r.totals["offered"] / 2 for r in replications):

@@ -10,12 +10,14 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "ttft_s": Metric("TTFT", "s", "first token - arrival, queueing included"),
+    "ttft_s": Metric("TTFT", "s", "first token - first try, queueing and waits before retries included"),
     "tpot_s": Metric("TPOT", "s", "(E2E - TTFT) / (output tokens - 1), per request; no TTFT in it"),
     "itl_s": Metric("ITL", "s", "gap between two tokens of one answer, over all gaps"),
-    "e2e_s": Metric("E2E", "s", "last token - arrival"),
+    "e2e_s": Metric("E2E", "s", "last token - first try"),
     "queue_s": Metric("Queue", "s", "first scheduled - arrival"),
-    "goodput": Metric("Goodput", "", "requests inside every SLO threshold / offered"),
+    "goodput": Metric(
+        "Goodput", "", "requests inside every SLO threshold / offered, a retry being part of its first try"
+    ),
     "attached": Metric("attached", "sessions", "chats that are open, thinking users included"),
     "cached": Metric("cached", "sessions", "sessions whose KV is resident in accelerator memory"),
     "in_flight": Metric("in flight", "sessions", "requests in the running batch"),

@@ -397,12 +397,16 @@ class PlainReplica:
     def preempt(self, victim):
         self.preempted = True
         self.running.remove(victim)
-        self.cache.release(victim, self.runs.pop(victim))
-        self.secured.pop(victim, None)
+        self.drop(victim)
         victim.computed_tokens = 0
         victim.decoding = False
         victim.preemptions += 1
         return victim
+
+    def drop(self, sequence):
+        """Let go of what a sequence holds."""
+        self.cache.release(sequence, self.runs.pop(sequence))
+        self.secured.pop(sequence, None)
 
     def describe(self, work):
         """The batch, and the context its sequences had."""
@@ -423,7 +427,7 @@ class PlainReplica:
         self.decode_steps += any(sequence.decoding for sequence, _ in work)
         for sequence, new in work:
             sequence.computed_tokens += new
-            if sequence.computed_tokens < sequence.known_tokens:
+            if sequence.computed_tokens < sequence.known_tokens or sequence.outcome == "abandoned":
                 continue
             sequence.known_tokens += 1
             producers.append(sequence)
@@ -435,12 +439,14 @@ class PlainReplica:
                 late.append(now_s - sequence.last_token_s)
             sequence.last_token_s = now_s
             sequence.decoding = True
+        for sequence in [sequence for sequence in self.running if sequence.outcome == "abandoned"]:
+            self.running.remove(sequence)
+            self.drop(sequence)
         ended = [sequence for sequence in producers if sequence.generated_tokens == sequence.output_tokens]
         for sequence in ended:
             self.running.remove(sequence)
             self.share_runs(sequence, sequence.known_tokens - 1, sequence.known_tokens)
-            self.cache.release(sequence, self.runs.pop(sequence))
-            self.secured.pop(sequence, None)
+            self.drop(sequence)
         if not self.running:
             self.share, self.decode_steps = retraction.FIRST_SHARE, 0
         self.producers = producers
@@ -479,11 +485,12 @@ class PlainEngine:
             self.wake = self.at(0.0, self.begin)
 
     def withdraw(self, replica, sequence):
-        if sequence.preemptions or sequence not in replica.waiting:
-            return False
-        replica.waiting.remove(sequence)
+        if sequence in replica.waiting:
+            replica.waiting.remove(sequence)
+        elif sequence in replica.loading:
+            replica.loading.remove(sequence)
+            replica.drop(sequence)
         self.wake_up()
-        return True
 
     def catch_up(self):
         """Nothing is ever behind here."""
@@ -499,6 +506,9 @@ class PlainEngine:
     def begin(self):
         self.start_s = self.env.now
         self.steps, self.wake = [], None
+        self.stepping = any(replica.in_flight for replica in self.replicas)
+        if not self.stepping:
+            return
         for replica in self.replicas:
             work = replica.schedule(self.env.now)
             batch, context = replica.describe(work)

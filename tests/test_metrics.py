@@ -75,7 +75,7 @@ def test_steps_out_of_order_are_noticed_from_one_part_to_the_next():
 
 def test_goodput_holds_first_and_later_turns_to_their_own_thresholds():
     table = pd.DataFrame({
-        "turn": [0, 0, 1, 1], "output_tokens": 2, "arrival_s": 0.0, "first_token_s": [0.5, 1.5, 0.5, 0.2],
+        "turn": [0, 0, 1, 1], "output_tokens": 2, "asked_s": 0.0, "first_token_s": [0.5, 1.5, 0.5, 0.2],
         "finished_s": 2.0, "outcome": "completed",
     })  # fmt: skip
     good = requests.good(table, {"ttft_s": 1.0, "e2e_s": 9.0}, {"ttft_s": 0.3, "e2e_s": 9.0})

@@ -16,10 +16,11 @@ from plain_engine import plain_records
 from capsim.capacity import with_sessions
 from capsim.errors import ScenarioError
 from capsim.experiment import run
-from capsim.metrics.requests import window
+from capsim.metrics.requests import good, good_share, latencies, measured, window
 from capsim.metrics.sessions import counted
 from capsim.metrics.steps import node_use
 from capsim.scenario import resolve
+from capsim.sim.census import Census
 from capsim.sim.cluster import Cluster, simulate
 from capsim.sim.router import ROUTERS
 from capsim.sim.spec import OffloadTier
@@ -277,24 +278,34 @@ def test_the_engine_serves_sessions_as_the_plain_loop_does(case):
 
 
 class Recount(Cluster):
-    """Looks every session up at every count."""
+    """Looks every session up at every request."""
 
-    def count_sessions(self, attached):
-        running = {sequence.session for replica in self._replicas for sequence in replica.batch()}
+    def submit(self, request, session, turn, on_end, first_try=None):
+        running = {one.session for replica in self._replicas for one in replica.running.values()}
         ends = self.census._ends.items()
         held = {session for session, end in ends if any(cache.holds(end) for cache in self.caches)}
-        in_flight = super().count_sessions(attached)
-        assert self.records.sessions[-1][2] == len(running | held)
-        return in_flight
+        attached = {session for session in running if session not in OVER}
+        assert set(self.census._cached) == held | attached
+        return super().submit(request, session, turn, on_end, first_try)
+
+
+OVER = set()
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(sessions())
 def test_cached_sessions_are_those_whose_context_is_in_a_pool(case):
     spec, load = case
+    OVER.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("capsim.sim.cluster.Cluster", Recount)
-        simulate(spec, traffic(load, None, 1, 0))
+        patch.setattr(
+            Census, "detach", lambda self, session, before=Census.detach: (OVER.add(session), before(self, session))
+        )
+        records = simulate(spec, traffic(load, None, 1, 0))
+    counts = records.sessions.frame()
+    assert (np.diff(counts["since_s"]) > 0).all()
+    assert (counts["cached"] <= counts["attached"]).all()
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -368,7 +379,7 @@ def steady(load, spec, replication, lifetimes, response=AT_ONCE):
     measured = records.requests_table().iloc[lifetimes:]
     start_s, end_s = window(measured)
     use = node_use(read_steps(records, start_s, end_s), 1, spec.kv_blocks, end_s - start_s)
-    levels = counted(records.sessions, start_s, end_s)
+    levels = counted([records.sessions.frame()], start_s, end_s)
     return [
         measured["prompt_tokens"].mean(),
         use["kv_mean_utilisation"],
@@ -467,14 +478,46 @@ def test_the_identity_counts_those_who_are_turned_away_or_give_up(arrival, sessi
 def test_many_users_and_few_requests_are_counted(scenario):
     overrides = ["workload.arrival={kind: closed, users: 20000}", "workload.think_s=600", "workload.requests=500"]
     sessions = run(resolve(scenario, overrides)).summary["sessions"]
-    assert sessions["attached"] == {"mean": 20_000, "peak": 20_000}
+    assert sessions["attached"] == pytest.approx({"mean": 20_000, "peak": 20_000})
     assert 0 < sessions["cached"]["mean"] <= 20_000
 
 
 def test_a_count_stands_until_the_next_one():
-    counts = [(0.0, 10, 4), (5.0, 20, 8)]
-    assert counted(counts, 2.0, 8.0)["attached"] == {"mean": 15, "peak": 20}
-    assert counted(counts, 6.0, 8.0)["cached"] == {"mean": 8, "peak": 8}
+    counts = pd.DataFrame({"since_s": [0.0, 5.0, 9.0], "attached": [10, 20, 50], "cached": [4, 8, 1]})
+    for parts in ([counts], [counts[:1], counts[1:]], [counts[:2], counts[2:]]):
+        assert counted(parts, 2.0, 8.0)["attached"] == {"mean": 15, "peak": 20}
+        assert counted(parts, 6.0, 8.0)["cached"] == {"mean": 8, "peak": 8}
+        assert counted(parts, 8.0, 10.0)["attached"] == {"mean": 35, "peak": 50}
+        assert counted(parts, 3.0, 3.0)["cached"] == {"mean": 4, "peak": 4}
+
+
+def test_attached_sessions_are_counted_at_every_instant_and_not_as_they_arrive(scenario):
+    """Two sessions that are mostly gone: who arrives finds fewer than there are with them."""
+    changes = ["workload.arrival={kind: poisson, rate_per_s: 0.02}", "workload.requests=2000", "workload.think_s=1"]
+    done = run(resolve(scenario, [*changes, "workload.session={turns: 5, new_tokens: 10}"]))
+    (replication,) = done.replications
+    table = replication.records.requests_table().iloc[replication.warmup :]
+    spans = table.groupby("session").agg({"arrival_s": "min", "finished_s": "max"})
+    open_s = (spans["finished_s"] - spans["arrival_s"]).sum()
+    start_s, end_s = replication.window_s
+    attached = done.summary["sessions"]["attached"]["mean"]
+    assert attached == pytest.approx(open_s / (end_s - start_s), rel=0.01)
+    assert attached < 0.2
+    assert done.summary["sessions"]["cached"]["mean"] == pytest.approx(attached, rel=0.05)
+
+
+def test_a_run_says_where_throughput_response_and_pause_do_not_make_its_sessions(scenario):
+    steady = run(resolve(scenario, ["workload.arrival={kind: poisson, rate_per_s: 1}", "replications=2"])).summary
+    assert not any("steady state" in warning for warning in steady["warnings"])
+    ramp = "workload.arrival={kind: ramp, from_per_s: 0.2, to_per_s: 20, over_s: 60 s}"
+    moving = run(resolve(scenario, [ramp, "workload.think_s=100 s", "workload.requests=3000"])).summary
+    assert any("sessions are not in a steady state" in warning for warning in moving["warnings"])
+    assert steady["sessions"]["cycle"]["noise"] < 0.1 * steady["sessions"]["attached"]["mean"]
+
+
+def test_users_of_independent_requests_have_first_turns_only(scenario):
+    changes = ["workload.session=null", "workload.requests=300", "slo={e2e_s: 10 s, later_turns: {e2e_s: 1 ms}}"]
+    assert run(resolve(scenario, changes)).summary["goodput"] == 1
 
 
 def test_first_and_later_turns_are_told_apart(scenario):
@@ -532,7 +575,7 @@ def test_retries_come_back_after_a_backoff_that_doubles():
     assert all(wait == pytest.approx([1.0, 2.0]) for wait in waits)
 
 
-def test_who_loses_patience_leaves_the_queue_and_ends_the_session():
+def test_who_has_no_token_by_the_end_of_their_patience_leaves_and_ends_the_session():
     session = {"turns": 3, "new_tokens": 1, "patience_s": 2.0}
     load = workload(
         arrival={"kind": "constant", "rate_per_s": 2}, session=session, output_tokens=100, prompt_tokens=20, requests=60
@@ -540,11 +583,75 @@ def test_who_loses_patience_leaves_the_queue_and_ends_the_session():
     _, requests, _ = tables(cluster(max_num_seqs=1, kv_blocks=1000), load)
     gone = requests["outcome"] == "abandoned"
     assert gone.sum() > 5
-    assert (requests["first_scheduled_s"].isna() == gone).all()
-    waited = (requests["first_scheduled_s"] - requests["arrival_s"])[~gone]
-    assert waited.max() <= 2.0 + 1e-9
+    assert (requests["first_token_s"].isna() == gone).all()
+    assert (requests["finished_s"] - requests["arrival_s"])[gone].to_numpy() == pytest.approx(2.0)
+    assert (requests["first_token_s"] - requests["arrival_s"])[~gone].max() <= 2.0 + 1e-9
     last = requests.groupby("session").tail(1).index
     assert set(requests.index[gone]) <= set(last)
+
+
+def test_a_prefill_that_nobody_waits_for_ends_with_its_step_and_frees_its_blocks():
+    """Prompts that take ten seconds, and people who wait for one: the pool, for one prompt, is free for the next."""
+    session = {"turns": 1, "new_tokens": 1, "patience_s": 1.0}
+    load = workload(
+        arrival={"kind": "constant", "rate_per_s": 0.2}, session=session, prompt_tokens=640, requests=5, output_tokens=4
+    )
+    spec = cluster(lambda batch: 1.0, kv_blocks=41)
+    records, requests, segments = tables(spec, load)
+    assert (requests["outcome"] == "abandoned").all()
+    assert requests["first_scheduled_s"].notna().all()
+    assert segments["prefill_tokens"].sum() <= 5 * 2 * 64
+    assert all(resident == 0 for _, _, resident in records.kv_blocks)
+
+
+def test_a_retry_counts_from_the_first_try_and_once():
+    """TTFT and E2E are those that a person sees; goodput is over what was asked for, not over tries."""
+    table = pd.DataFrame({
+        "ask": [0, 1, 0, 3], "turn": 0, "output_tokens": 2, "asked_s": [0.0, 1.0, 0.0, 9.0],
+        "arrival_s": [0.0, 1.0, 5.0, 9.0], "first_scheduled_s": [np.nan, 1.0, 5.0, np.nan],
+        "first_token_s": [np.nan, 1.5, 5.5, np.nan], "finished_s": [np.nan, 2.0, 6.0, np.nan],
+        "outcome": ["rejected", "completed", "completed", "rejected"],
+    })  # fmt: skip
+    assert latencies(table)["ttft_s"].seconds.tolist() == [0.5, 5.5]
+    assert latencies(table)["e2e_s"].seconds.tolist() == [1.0, 6.0]
+    assert good_share(table, good(table, {"ttft_s": 9.0}, {})) == pytest.approx(2 / 3)
+    assert good_share(table, good(table, {"ttft_s": 1.0}, {})) == pytest.approx(1 / 3)
+    assert measured(table, 1)["ask"].tolist() == [1, 3]
+
+
+def test_retries_do_not_flatter_what_is_served(scenario):
+    session = {"turns": 1, "new_tokens": 1, "retries": {"limit": 3, "backoff_s": 2}}
+    changes = [
+        f"workload.session={session}", "workload.arrival={kind: poisson, rate_per_s: 8}",
+        "scheduler={max_num_seqs: 1, queue_limit: 1}", "slo={ttft_s: 1 s}",
+    ]  # fmt: skip
+    done = run(resolve(scenario, changes))
+    summary, table = done.summary, done.replications[0].records.requests_table()
+    asked = table.groupby("ask")
+    served = asked["outcome"].apply(lambda tries: (tries == "completed").any())
+    assert summary["requests"]["asks"] == len(asked) < summary["requests"]["offered"]
+    assert summary["requests"]["served_share"] == pytest.approx(served.mean())
+    assert (table["asked_s"] == table["arrival_s"].to_numpy()[table["ask"]]).all()
+    waited = table[(table["outcome"] == "completed") & (table["ask"] < table["request"])]
+    assert len(waited) > 20
+    assert (waited["first_token_s"] - waited["asked_s"]).min() > 2
+    assert summary["ttft_s"]["p99"] > 2
+    assert summary["goodput"] < summary["requests"]["served_share"]
+
+
+def test_who_would_run_out_of_patience_before_the_next_try_does_not_come_back():
+    session = {"turns": 1, "new_tokens": 1, "retries": {"limit": 5, "backoff_s": 1.0}, "patience_s": 4.0}
+    load = workload(
+        arrival={"kind": "constant", "rate_per_s": 1},
+        session=session,
+        output_tokens=4000,
+        prompt_tokens=20,
+        requests=60,
+    )
+    _, requests, _ = tables(cluster(max_num_seqs=1, queue_limit=0, kv_blocks=1000), load)
+    tries = requests.groupby("ask")["arrival_s"].agg(["min", "max", "count"])
+    assert tries["count"].max() == 3  # at once, after 1 s and 2 s more; 4 s more would be too late
+    assert (tries["max"] - tries["min"]).max() == pytest.approx(3.0)
 
 
 def test_sessions_at_the_start_began_at_the_rates_before_it():
@@ -646,3 +753,13 @@ def test_bad_sessions_are_refused_with_their_place(scenario, old, new, line, mes
     with pytest.raises(ScenarioError) as refused:
         resolve(scenario)
     assert any(problem.line == line and message in problem.message for problem in refused.value.problems), refused.value
+
+
+def test_sessions_do_not_go_with_classes_and_the_refusal_says_what_to_do():
+    one = {
+        "name": "a", "arrival": {"kind": "poisson", "rate_per_s": 1}, "prompt_tokens": 9, "output_tokens": 9,
+    }  # fmt: skip
+    changes = {"arrival": {"kind": "superposed", "classes": [one]}, "prompt_tokens": None, "output_tokens": None}
+    with pytest.raises(ValueError, match="give each class a scenario of its own"):
+        workload(**changes)
+    workload(**changes, session=None, think_s=None)

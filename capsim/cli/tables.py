@@ -118,10 +118,10 @@ def _session_rows(sessions: dict[str, Any] | None) -> Rows:
         return []
     rows = [["Sessions", "mean", "peak"]]
     for name in ("attached", "cached", "in_flight"):
-        mean, peak = sessions[name]["mean"], sessions[name]["peak"]
-        rows.append([METRICS[name].label, _count(mean, ",.4g"), _count(peak, ",.0f")])
+        if level := sessions[name]:
+            rows.append([METRICS[name].label, _count(level["mean"], ",.4g"), _count(level["peak"], ",.0f")])
     cycle = sessions["cycle"]
-    if cycle["expected"] is not None:
+    if cycle is not None and cycle["expected"] is not None:
         sum_s = f"({units.seconds(cycle['response_s'])} + {units.seconds(cycle['think_s'])})"
         rows.append([f"X (R + Z) = {cycle['requests_per_s']:.3g}/s x {sum_s}", f"{cycle['expected']:,.4g}"])
     return rows

@@ -9,8 +9,9 @@ from capsim.stats import growth_per_s, warmup_length
 OUTCOMES = ("completed", "rejected", "abandoned", "unfinished")
 SATURATED_GROWTH = 0.01
 COLUMNS = (
-    "turn", "node", "rank", "prompt_tokens", "cached_tokens", "loaded_tokens", "output_tokens", "arrival_s",
-    "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "think_s", "outcome", "reason",
+    "ask", "session", "turn", "node", "rank", "prompt_tokens", "cached_tokens", "loaded_tokens", "output_tokens",
+    "asked_s", "arrival_s", "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "think_s",
+    "outcome", "reason",
 )  # fmt: skip
 
 
@@ -22,6 +23,24 @@ def warmup_requests(requests: pd.DataFrame, pinned: int | None) -> int:
     return warmup_length(ttft) if len(ttft) else 0
 
 
+def measured(requests: pd.DataFrame, warmup: int) -> pd.DataFrame:
+    """The requests after the first ``warmup``, without retries of what was first tried among these."""
+    later = requests.iloc[warmup:]
+    fresh = (later["ask"] >= warmup).to_numpy()
+    return later if fresh.all() else later[fresh]
+
+
+def first_tries(requests: pd.DataFrame) -> int:
+    """How many of the requests are not retries."""
+    return int((requests["asked_s"] == requests["arrival_s"]).sum())
+
+
+def good_share(requests: pd.DataFrame, good: np.ndarray) -> float:
+    """What was asked for and served by a good request, in the end, over all that was asked for."""
+    asks = first_tries(requests)
+    return float(good.sum()) / asks if asks else float("nan")
+
+
 def latencies(requests: pd.DataFrame) -> dict[str, Sample]:
     """TTFT, TPOT, E2E and queueing time of completed requests, in order of arrival."""
     completed = (requests["outcome"] == "completed").to_numpy()
@@ -31,13 +50,13 @@ def latencies(requests: pd.DataFrame) -> dict[str, Sample]:
 
 
 def _spans(requests: pd.DataFrame) -> dict[str, np.ndarray]:
-    """TTFT, TPOT (0 for one token) and E2E of each request, shape (n,); NaN where there is none."""
-    arrival_s, first_s, finished_s = (
-        requests[name].to_numpy(float) for name in ("arrival_s", "first_token_s", "finished_s")
+    """TTFT and E2E since the first try, and TPOT (0 for one token), shape (n,) each; NaN where there is none."""
+    asked_s, first_s, finished_s = (
+        requests[name].to_numpy(float) for name in ("asked_s", "first_token_s", "finished_s")
     )
     steps = (requests["output_tokens"].to_numpy() - 1).clip(min=1)
     return {
-        "ttft_s": first_s - arrival_s, "tpot_s": (finished_s - first_s) / steps, "e2e_s": finished_s - arrival_s,
+        "ttft_s": first_s - asked_s, "tpot_s": (finished_s - first_s) / steps, "e2e_s": finished_s - asked_s,
     }  # fmt: skip
 
 
@@ -69,7 +88,7 @@ def totals(requests: pd.DataFrame) -> dict[str, int]:
     started = requests["first_scheduled_s"].notna().to_numpy()
     columns = ("prompt_tokens", "cached_tokens", "loaded_tokens", "preemptions")
     sums = {name: int(requests[name].to_numpy()[started].sum()) for name in columns}
-    return {"offered": len(requests), **counts, **sums}
+    return {"offered": len(requests), "asks": first_tries(requests), **counts, **sums}
 
 
 def rejections(requests: pd.DataFrame) -> dict[str, int]:

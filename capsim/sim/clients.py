@@ -14,9 +14,6 @@ from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, ClosedReplay, OpenArrivals, Request, Traffic
 from capsim.workload.steady import SessionTraffic
 
-COUNT_EVERY = 16
-"""Requests between two counts of the sessions, more where many requests are in flight."""
-
 
 class Desk(Protocol):
     """Where clients hand in their requests: a cluster."""
@@ -24,13 +21,15 @@ class Desk(Protocol):
     env: Environment
     census: Census
 
-    def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> Sequence: ...
+    def submit(
+        self, request: Request, session: int, turn: int, on_end: OnEnd | None, first_try: Sequence | None = None
+    ) -> Sequence: ...
 
     def withdraw(self, sequence: Sequence) -> None: ...
 
     def remember(self, sequence: Sequence) -> None: ...
 
-    def count_sessions(self, attached: int) -> int: ...
+    def count_sessions(self) -> None: ...
 
 
 def start(desk: Desk, traffic: Traffic) -> None:
@@ -109,7 +108,7 @@ class _Budget:
 
 
 class _User:
-    """Asks, waits for the end of the answer, thinks, asks again."""
+    """Asks, waits for the end of the answer, thinks, asks again: something new each time, so always a first turn."""
 
     def __init__(self, desk: Desk, session: int, budget: _Budget, requests: Iterator[Request]) -> None:
         self._desk = desk
@@ -117,7 +116,6 @@ class _User:
         self._session = session
         self._budget = budget
         self._requests = requests
-        self._turn = 0
         self._think_s = 0.0
 
     def come_back_in(self, pause_s: float) -> None:
@@ -127,8 +125,7 @@ class _User:
         if self._budget.take(self._env.now):
             request = next(self._requests)
             self._think_s = request.think_s
-            self._turn += 1
-            self._desk.submit(request, self._session, self._turn - 1, self._answered)
+            self._desk.submit(request, self._session, 0, self._answered)
 
     def _answered(self, _: Sequence) -> None:
         self.come_back_in(self._think_s)
@@ -142,25 +139,18 @@ class _Visitors:
         self.traffic = traffic
         self._budget = _Budget(traffic)
         self._numbers = count()
-        self._attached = 0
-        self._until_count = 0
+        desk.count_sessions()
         for begun in traffic.begun:
             self._begin(begun.chat, begun.request, begun.start_s)
         self._await_next()
 
     def may_ask(self) -> bool:
-        """Whether a request may still come; now and then the sessions are counted."""
-        if not self._budget.take(self.desk.env.now):
-            return False
-        if not self._until_count:
-            self._until_count = max(COUNT_EVERY, self.desk.count_sessions(self._attached) // 4)
-        self._until_count -= 1
-        return True
+        """Whether a request may still come."""
+        return self._budget.take(self.desk.env.now)
 
     def over(self, session: int, pause_s: float) -> None:
         """A session is over; its user pauses."""
-        self._attached -= 1
-        self.desk.census.forget(session)
+        self.desk.census.detach(session)
         if self.traffic.closed:
             self._begin(next(self.traffic.chats), 0, pause_s)
 
@@ -174,7 +164,7 @@ class _Visitors:
         self._await_next()
 
     def _begin(self, chat: Chat, request: int, in_s: float) -> None:
-        self._attached += 1
+        self.desk.census.attach()
         _Visitor(self, next(self._numbers), chat, request).come_back_in(in_s)
 
 
@@ -187,6 +177,7 @@ class _Visitor:
         self._chat = chat
         self._next = request
         self._tries = 0
+        self._first_try: Sequence | None = None
         self._context = visitors.traffic.context(chat, number)
         for past in range(request - 1):
             self._context.grow(chat.prompt_tokens[past], chat.output_tokens[past], chat.summaries[past])
@@ -211,20 +202,27 @@ class _Visitor:
         longest = visitors.traffic.max_tokens or output
         prefix = self._chain(index) if index < chat.served else ()
         request = Request(chat.prompt_tokens[index], output, longest, chat.pause_s[index], prefix)
-        sequence = visitors.desk.submit(request, self._number, chat.turn[index], self._ended)
+        sequence = visitors.desk.submit(request, self._number, chat.turn[index], self._ended, self._first_try)
         if isfinite(chat.patience_s[index]) and sequence.outcome == "unfinished":
-            patience = visitors.desk.env.timeout(chat.patience_s[index])
+            patience = visitors.desk.env.timeout(self._patience_s(sequence))
             patience.callbacks.append(lambda _: visitors.desk.withdraw(sequence))
+
+    def _patience_s(self, sequence: Sequence) -> float:
+        """For how long from now on a person waits for the first token, having asked first some tries ago."""
+        return max(0.0, sequence.asked_s + self._chat.patience_s[self._next] - self._visitors.desk.env.now)
 
     def _ended(self, sequence: Sequence) -> None:
         traffic, chat = self._visitors.traffic, self._chat
         retries = traffic.retries
         if sequence.reason in BUSY and retries is not None and self._tries < retries.limit:
-            sequence.think_s = retries.backoff_s * 2**self._tries
-            self.come_back_in(sequence.think_s)
-            self._tries += 1
-            return
-        sequence.think_s, self._tries = chat.pause_s[self._next], 0
+            backoff_s = retries.backoff_s * 2**self._tries
+            if backoff_s < self._patience_s(sequence):
+                sequence.think_s = backoff_s
+                self.come_back_in(backoff_s)
+                self._first_try = self._first_try or sequence
+                self._tries += 1
+                return
+        sequence.think_s, self._tries, self._first_try = chat.pause_s[self._next], 0, None
         self._next += 1
         if sequence.outcome == "completed" and self._next < len(chat.pause_s):
             if sequence.prefix and traffic.prefix.session:

@@ -16,7 +16,7 @@ from capsim.sim.kvcache import KVCache
 from capsim.sim.past import leave_behind
 from capsim.sim.records import Records, TierUse
 from capsim.sim.router import ROUTERS
-from capsim.sim.sequence import IN_FLIGHT_CAP, OnEnd, Sequence
+from capsim.sim.sequence import ABANDONED, IN_FLIGHT_CAP, OnEnd, Sequence
 from capsim.sim.spec import ClusterSpec
 from capsim.workload.requests import ClosedLoop, Request, Traffic
 from capsim.workload.steady import SessionTraffic
@@ -73,7 +73,7 @@ class Cluster:
         self._by_rank = {(engine.node, replica.index): (engine, replica) for engine, replica in self._places}
         self._replicas = [replica for _, replica in self._places]
         self._several = len(self._places) > 1
-        self.census = Census(self.pools)
+        self.census = Census(self.env, self.pools, self.records.sessions)
 
     @property
     def pools(self) -> list[KVCache]:
@@ -85,10 +85,17 @@ class Cluster:
         """The KV pools, each once."""
         return list({id(cache): cache for cache in self.pools}.values())
 
-    def submit(self, request: Request, session: int, turn: int, on_end: OnEnd | None) -> Sequence:
-        """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away."""
+    def submit(
+        self, request: Request, session: int, turn: int, on_end: OnEnd | None, first_try: Sequence | None = None
+    ) -> Sequence:
+        """Hand a request to the cluster; ``on_end`` is told when it has ended, served or turned away.
+
+        A retry names the ``first_try`` of what it asks for.
+        """
         now = self.env.now
         sequence = Sequence(self._submitted, session, turn, request, now, on_end)
+        if first_try is not None:
+            sequence.ask, sequence.asked_s = first_try.ask, first_try.asked_s
         if not self._spec.policy.prefix_caching:
             sequence.prefix = ()
         self._submitted += 1
@@ -99,23 +106,24 @@ class Cluster:
         return sequence
 
     def withdraw(self, sequence: Sequence) -> None:
-        """Its client has given up. What has left the queue by then is served all the same."""
+        """Its client gives up, where no token has come by now."""
+        if sequence.outcome != "unfinished" or sequence.first_token_s >= 0:
+            return
         engine, replica = self._by_rank[sequence.node, sequence.rank]
-        if engine.withdraw(replica, sequence):
-            sequence.outcome, sequence.reason = "abandoned", "patience ran out"
-            sequence.finished_s = self.env.now
-            self._end(sequence)
+        engine.withdraw(replica, sequence)
+        sequence.outcome, sequence.reason = ABANDONED, "patience ran out"
+        sequence.finished_s = self.env.now
+        self._end(sequence)
 
     def remember(self, sequence: Sequence) -> None:
         """What a request of a session has left is its context from now on."""
         _, replica = self._by_rank[sequence.node, sequence.rank]
         self.census.remember(sequence.session, sequence.prefix[-1], replica.cache)
 
-    def count_sessions(self, attached: int) -> int:
-        """Write down how many sessions there are and how many are cached. Returns how many are in a batch."""
-        running = [sequence.session for replica in self._replicas for sequence in replica.batch()]
-        self.records.sessions.append((self.env.now, attached, self.census.cached(running)))
-        return len(running)
+    def count_sessions(self) -> None:
+        """Tell the census of every request that starts and stops."""
+        for replica in self._replicas:
+            replica.on_start, replica.on_stop = self.census.started, self.census.stopped
 
     def stop(self) -> None:
         """End the run before the next event."""
@@ -127,6 +135,7 @@ class Cluster:
 
     def close(self) -> None:
         """Write down what is still inside, and the blocks that the pools saw."""
+        self.census.close()
         for replica in self._replicas:
             for sequence in replica.inside():
                 self.records.add_request(sequence)

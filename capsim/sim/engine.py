@@ -96,19 +96,20 @@ class Engine:
                 self._cut(begun)
         return ""
 
-    def withdraw(self, replica: Replica, sequence: Sequence) -> bool:
-        """Take back a request that waits at one of the replicas; False where it has started.
-
-        Who waited behind it may start now.
-        """
-        if not replica.withdraw(sequence):
-            return False
-        if self._asleep:
-            self._wake()
-        begun = self._boundary(self._env.now) if self._steps else 0
-        if begun and begun < self._steps and replica.first_could_start():
-            self._cut(begun)
-        return True
+    def withdraw(self, replica: Replica, sequence: Sequence) -> None:
+        """Take back a request without a token from one of the replicas. Who waited behind it may start now."""
+        self.catch_up()
+        replica.withdraw(sequence)
+        if self._steps:
+            begun = self._boundary(self._env.now)
+            if begun < self._steps and replica.first_could_start():
+                self._cut(begun)
+        elif any(one.in_flight for one in self.replicas):
+            if self._asleep:
+                self._wake()
+        elif self._event is not None:  # it was about to begin
+            self._event.callbacks.clear()
+            self._event, self._asleep = None, False
 
     def catch_up(self) -> None:
         """Bring the KV pools to this instant, in the middle of a run."""

@@ -6,6 +6,7 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from capsim.sim.kvcache import KVCache
+from capsim.sim.offload import Tier
 from capsim.sim.router import home
 from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run, held_tokens
@@ -88,7 +89,7 @@ class _Pool:
         self._cache = cache
         self._block_tokens = cache.rule.block_tokens
         tiers = [] if cache.offload is None else cache.offload.tiers
-        self._stores = [cache, *tiers]
+        self._stores: list[KVCache | Tier] = [cache, *tiers]
         self._rooms = [cache.total_blocks, *(tier.capacity_blocks for tier in tiers)]
         self._taken: list[dict[Run, int]] = [{} for _ in self._rooms]
         self._level = 0

@@ -22,12 +22,12 @@ CHUNK_ROWS = 8192
 PART_CHUNKS = 2
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 REQUESTS = pa.schema({
-    "request": pa.int32(), "session": pa.int32(), "turn": pa.int32(), "pool": _TEXT, "node": pa.int32(),
-    "rank": pa.int32(), "prompt_tokens": pa.int32(), "cached_tokens": pa.int32(), "loaded_tokens": pa.int32(),
-    "output_tokens": pa.int32(), "arrival_s": pa.float64(), "enqueued_s": pa.float64(),
-    "first_scheduled_s": pa.float64(), "first_token_s": pa.float64(), "finished_s": pa.float64(),
-    "preemptions": pa.int32(), "stalls_s": pa.list_(pa.float64()), "think_s": pa.float64(), "outcome": _TEXT,
-    "reason": _TEXT,
+    "request": pa.int32(), "ask": pa.int32(), "session": pa.int32(), "turn": pa.int32(), "pool": _TEXT,
+    "node": pa.int32(), "rank": pa.int32(), "prompt_tokens": pa.int32(), "cached_tokens": pa.int32(),
+    "loaded_tokens": pa.int32(), "output_tokens": pa.int32(), "asked_s": pa.float64(), "arrival_s": pa.float64(),
+    "enqueued_s": pa.float64(), "first_scheduled_s": pa.float64(), "first_token_s": pa.float64(),
+    "finished_s": pa.float64(), "preemptions": pa.int32(), "stalls_s": pa.list_(pa.float64()),
+    "think_s": pa.float64(), "outcome": _TEXT, "reason": _TEXT,
 })  # fmt: skip
 SEGMENTS = pa.schema({
     "node": pa.int32(), "rank": pa.int32(), "start_s": pa.float64(), "duration_s": pa.float64(),
@@ -37,6 +37,7 @@ SEGMENTS = pa.schema({
     "experts_s": pa.float64(), "dense_s": pa.float64(), "collectives_s": pa.float64(), "overhead_s": pa.float64(),
     "late_gaps_s": pa.list_(pa.float64()), "late_gaps": pa.list_(pa.int32()),
 })  # fmt: skip
+SESSIONS = pa.schema({"since_s": pa.float64(), "attached": pa.int32(), "cached": pa.int32()})
 
 
 class Table:
@@ -124,8 +125,8 @@ class Records:
 
     ``kv_blocks`` holds, at the end and for each pool, blocks allocated, freed and resident (held by sequences or
     kept for later prompts); ``evicted_blocks`` counts those that made room. ``offload`` holds the tiers below the
-    pools, and ``lost_blocks`` counts those that left the last of them. ``sessions`` holds now and then, for sessions,
-    (simulated seconds, attached ones, those of them that are cached).
+    pools, and ``lost_blocks`` counts those that left the last of them. ``sessions`` has one row an
+    instant at which their counts changed: since when, how many are attached, and how many of them are cached.
     """
 
     def __init__(self) -> None:
@@ -135,18 +136,19 @@ class Records:
         self.kv_blocks: list[tuple[int, int, int]] = []
         self.evicted_blocks = self.lost_blocks = 0
         self.offload: list[TierUse] = []
-        self.sessions: list[tuple[float, int, int]] = []
+        self.sessions = Table(SESSIONS)
 
     def close(self) -> None:
         self.requests.close()
         self.segments.close()
+        self.sessions.close()
 
     def add_request(self, s: Sequence) -> None:
         """Write down a request that has ended, or that the run's end left unfinished."""
         self.requests.append((
-            s.request, s.session, s.turn, "default", s.node, s.rank, s.prompt_tokens, s.cached_tokens, s.loaded_tokens,
-            s.output_tokens, s.arrival_s, s.enqueued_s, s.first_scheduled_s, s.first_token_s, s.finished_s,
-            s.preemptions, s.stalls_s, s.think_s, s.outcome, s.reason,
+            s.request, s.ask, s.session, s.turn, "default", s.node, s.rank, s.prompt_tokens, s.cached_tokens,
+            s.loaded_tokens, s.output_tokens, s.asked_s, s.arrival_s, s.enqueued_s, s.first_scheduled_s,
+            s.first_token_s, s.finished_s, s.preemptions, s.stalls_s, s.think_s, s.outcome, s.reason,
         ))  # fmt: skip
 
     def requests_columns(self, names: Iterable[str]) -> pd.DataFrame:

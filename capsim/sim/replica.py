@@ -13,6 +13,7 @@ every step that decodes, and at most one sequence, the youngest, stands in the m
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from capsim.llm import KVStream
@@ -20,7 +21,7 @@ from capsim.sim.decoding import Decoding
 from capsim.sim.holding import Holding
 from capsim.sim.kvcache import NO_MATCH, KVCache, Match
 from capsim.sim.retraction import TokenEstimate
-from capsim.sim.sequence import QUEUE_FULL, Sequence
+from capsim.sim.sequence import ABANDONED, QUEUE_FULL, Sequence
 from capsim.sim.spec import Policy
 from capsim.sim.standing import Standing
 from capsim.steptime import FOREVER, Batch, PrefillChunk
@@ -46,6 +47,7 @@ class Replica:
     """Schedules its sequences step by step, or run by run while only decoding goes on.
 
     ``sharing`` replicas, the batches of a pipeline, have one pool.
+    ``on_start`` and ``on_stop`` are told of sequences that enter and leave the batch.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Replica:
         self.waiting_tokens = 0
         self.loading: list[Sequence] = []
         self.running: dict[int, Sequence] = {}
+        self.on_start: Callable[[Sequence], None] | None = None
+        self.on_stop: Callable[[Sequence], None] | None = None
         self._queue_limit = policy.queue_limit
         self._joins_running = policy.joins_running
         self._chunked_prefill = policy.chunked_prefill
@@ -81,13 +85,9 @@ class Replica:
     def in_flight(self) -> int:
         return len(self.running) + len(self.loading) + len(self.waiting)
 
-    def batch(self) -> list[Sequence]:
-        """Requests that run."""
-        return list(self.running.values())
-
     def inside(self) -> list[Sequence]:
         """Requests that have not ended."""
-        return [*self.running.values(), *self.loading, *self.waiting]
+        return [one for one in (*self.running.values(), *self.loading, *self.waiting) if one.outcome != ABANDONED]
 
     @property
     def held_tokens(self) -> int:
@@ -115,13 +115,14 @@ class Replica:
         self.waiting_tokens += sequence.known_tokens
         return ""
 
-    def withdraw(self, sequence: Sequence) -> bool:
-        """Take back a request that has not started, nor loads its KV; False where it has."""
-        if sequence.first_scheduled_s >= 0 or sequence in self.loading:
-            return False
-        self.waiting.remove(sequence)
-        self.waiting_tokens -= sequence.known_tokens
-        return True
+    def withdraw(self, sequence: Sequence) -> None:
+        """Take back a request without a token. A step under way that computes some of it goes on to its end."""
+        if sequence in self.loading:
+            self.loading.remove(sequence)
+            self._holding.release(sequence, sequence.computed_tokens)
+        elif not any(sequence is computed for computed, _ in self._chunks):
+            self.waiting.remove(sequence)
+            self.waiting_tokens -= sequence.known_tokens
 
     def catch_up(self, steps_begun: int) -> None:
         """Hold the KV blocks of the steps of the run under way that have begun."""
@@ -176,9 +177,8 @@ class Replica:
 
     def steps_within_pool(self, steps: int) -> int:
         """How many of the next ``steps`` steps this replica's part of the free blocks allows."""
-        if not self._decoding.count:
-            return steps
-        return self._decoding.steps_within(steps, self.cache.free_blocks // self._sharing + self._booked)
+        room = self.cache.free_blocks // self._sharing + self._booked
+        return self._decoding.steps_within(steps, room) if self._decoding.count else steps
 
     def finish_steps(self, steps: int, now_s: float) -> tuple[list[Sequence], int]:
         """Book ``steps`` steps that have passed: the sequences that ended, and the KV blocks held in the last step."""
@@ -192,14 +192,15 @@ class Replica:
         kv_blocks = self.cache.used_blocks
         for sequence, new in self._chunks:
             sequence.computed_tokens += new
-            if sequence.computed_tokens == sequence.known_tokens and self._next_token(sequence, now_s):
+            if sequence.outcome == ABANDONED:
+                self._leave_prefill(sequence)
+            elif sequence.computed_tokens == sequence.known_tokens and self._next_token(sequence, now_s):
                 ended.append(sequence)
         for sequence in ended:
-            del self.running[sequence.ticket]
-            known = sequence.known_tokens
+            self._stop(sequence)
             if sequence.prefix:
-                self._holding.share(sequence, known - 1, known)
-            self._holding.release(sequence, known - 1)
+                self._holding.share(sequence, sequence.known_tokens - 1, sequence.known_tokens)
+            self._holding.release(sequence, sequence.known_tokens - 1)
         if self._estimate and not self.running:
             self._estimate.reset()
         return ended, kv_blocks
@@ -252,17 +253,29 @@ class Replica:
 
     def _preempt(self, victim: Sequence, now_s: float) -> None:
         self._preempted = True
-        del self.running[victim.ticket]
         if victim.decoding:
+            self._stop(victim)
             self._decoding.remove(victim)
             victim.last_token_s = self._standing.leave(victim.last_token_s)
             self._holding.release(victim, victim.known_tokens - 1)
         else:
-            self._prefilling = None
-            self._holding.release(victim, victim.computed_tokens)
+            self._leave_prefill(victim)
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting_tokens += victim.known_tokens
+
+    def _leave_prefill(self, sequence: Sequence) -> None:
+        """A sequence goes whose prompt is not computed to its end, or in vain."""
+        self._stop(sequence)
+        if self._prefilling is sequence:
+            self._prefilling = None
+        self._holding.release(sequence, sequence.computed_tokens)
+
+    def _stop(self, sequence: Sequence) -> None:
+        """Take a sequence out of the batch."""
+        del self.running[sequence.ticket]
+        if self.on_stop is not None:
+            self.on_stop(sequence)
 
     def _prefill(self, budget: int, now_s: float) -> None:
         """Give the token budget to the prompt that is half done, to loaded ones, then to waiting ones in order."""
@@ -337,6 +350,8 @@ class Replica:
         self._admitted += 1
         sequence.ticket = self._admitted
         self.running[self._admitted] = sequence
+        if self.on_start is not None:
+            self.on_start(sequence)
         new = min(sequence.known_tokens - sequence.computed_tokens, budget)
         room = self._take_chunk(sequence, new, first=True)
         assert room, "a request started without room"
