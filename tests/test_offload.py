@@ -5,6 +5,7 @@ import pytest
 from clusters import cluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simpy import Environment
 
 from capsim.errors import ScenarioError
 from capsim.experiment import cluster_of, run
@@ -15,6 +16,7 @@ from capsim.sim.cluster import Cluster, simulate
 from capsim.sim.kvcache import KVCache
 from capsim.sim.offload import Offload
 from capsim.sim.past import leave_behind
+from capsim.sim.records import SESSIONS, Table
 from capsim.sim.spec import OffloadTier
 from capsim.workload.prefixes import SUMMARIES
 from capsim.workload.requests import OpenArrivals, Request, traffic
@@ -78,7 +80,7 @@ def test_two_who_want_the_same_kv_wait_for_one_load():
 
 
 def test_who_waited_behind_one_that_gave_up_starts_while_all_others_load():
-    """One whose KV is being loaded has left the queue: giving up changes nothing for it."""
+    """Who gives up while their KV is being loaded holds nothing any more; the load goes on."""
     slow = OffloadTier("host", 100, 2.0)
     spec = cluster(seconds, prefix_caching=True, offload=(slow,), kv_blocks=12, max_num_batched_tokens=1024)
     desk = Cluster(spec, lambda ended: None)
@@ -97,10 +99,27 @@ def test_who_waited_behind_one_that_gave_up_starts_while_all_others_load():
     for name in ("loads", "gives up"):
         desk.env.timeout(22).callbacks.append(lambda _, name=name: desk.withdraw(sent[name]))
     desk.env.run()
-    assert sent["gives up"].outcome == "abandoned"
-    assert sent["loads"].outcome == "completed"
+    assert sent["gives up"].outcome == sent["loads"].outcome == "abandoned"
     assert sent["behind"].first_scheduled_s == 22
-    assert sent["loads"].first_scheduled_s == 30
+    assert desk.caches[0].used_blocks == 0
+
+
+def test_nobody_is_left_where_all_give_up_before_their_kv_is_loaded():
+    spec = cluster(seconds, prefix_caching=True, offload=(OffloadTier("host", 100, 2.0),), kv_blocks=12)
+    desk = Cluster(spec, lambda ended: None)
+    sent = []
+
+    def send(at_s, session):
+        request = Request(129, 1, 1, 0.0, chain(session, 8))
+        desk.env.timeout(at_s).callbacks.append(lambda _: sent.append(desk.submit(request, session, 0, None)))
+
+    for at_s, session in ((0, 1), (10, 2), (20, 1), (50, 1)):
+        send(at_s, session)
+    desk.env.timeout(21).callbacks.append(lambda _: desk.withdraw(sent[2]))
+    desk.env.run()
+    desk.close()
+    assert [one.outcome for one in sent] == ["completed", "completed", "abandoned", "completed"]
+    assert sent[3].first_scheduled_s == 50
 
 
 def test_a_link_loads_one_request_after_the_other():
@@ -129,22 +148,28 @@ def test_what_leaves_the_host_goes_to_the_ssd_and_from_there_is_lost():
 @pytest.mark.parametrize("loaded", [True, False])
 def test_a_session_is_cached_while_its_context_is_in_the_pool_and_not_while_it_is_below(loaded):
     cache = KVCache(4, BlockRule(16), Offload([HOST]))
-    census, end = Census([cache]), (7 * SUMMARIES, 48)
+    counts = Table(SESSIONS)
+    census, end = Census(Environment(), [cache], counts), (7 * SUMMARIES, 48)
+
+    def cached():
+        census.close()
+        return counts._rows[-1][2]
+
     cache.take(3)
     cache.share(end, 3)
     cache.leave((end,), 1)
     census.remember(7, end)
-    assert census.cached([]) == 1
+    assert cached() == 1
     cache.take(4)
     assert cache.offload.get(end) == 3
-    assert census.cached([]) == 0
+    assert cached() == 0
     cache.give(4)
     if loaded:
         cache.load((end,), 0.0)
     else:
         cache.take(3)
         cache.share(end, 3)
-    assert census.cached([]) == 1
+    assert cached() == 1
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -80,6 +80,34 @@ def test_a_scenario_replays_closed(tmp_path):
     assert summary["run"]["replications"] == 1
 
 
+@pytest.mark.parametrize("replay", ["open", "closed"])
+def test_sessions_of_a_trace_are_reported(tmp_path, replay):
+    """Attached from their first arrival to their last end; what they have cached is not known."""
+    (tmp_path / "t.csv").write_text(HEAD + ROWS)
+    (tmp_path / "s.yaml").write_text(SCENARIO.replace("closed", replay))
+    done = run(resolve(tmp_path / "s.yaml"))
+    summary, (replication,) = done.summary, done.replications
+    table = replication.records.requests_table()
+    spans = table.groupby("session").agg({"arrival_s": "min", "finished_s": "max"})
+    start_s, end_s = replication.window_s
+    inside_s = spans["finished_s"].clip(upper=end_s) - spans["arrival_s"]
+    assert len(spans) == 3
+    assert summary["sessions"]["attached"]["mean"] == pytest.approx(inside_s.sum() / (end_s - start_s))
+    assert summary["sessions"]["attached"]["peak"] >= 2
+    assert summary["sessions"]["cached"] is None
+    assert (summary["sessions"]["cycle"] is None) == (replay == "open")
+    assert summary["turns"]["first"]["requests"] == 3
+    assert summary["turns"]["later"]["requests"] == 2
+
+
+def test_a_trace_without_sessions_has_none(tmp_path):
+    (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,40,5\n1,40,5\n")
+    (tmp_path / "s.yaml").write_text(SCENARIO.replace("closed", "open"))
+    summary = run(resolve(tmp_path / "s.yaml")).summary
+    assert summary["sessions"] is None
+    assert summary["turns"] is None
+
+
 @pytest.mark.parametrize(
     ("text", "scenario", "message"),
     [

@@ -491,6 +491,35 @@ def test_a_count_stands_until_the_next_one():
         assert counted(parts, 3.0, 3.0)["cached"] == {"mean": 4, "peak": 4}
 
 
+def test_attached_sessions_are_counted_at_every_instant_and_not_as_they_arrive(scenario):
+    """Two sessions that are mostly gone: who arrives finds fewer than there are with them."""
+    changes = ["workload.arrival={kind: poisson, rate_per_s: 0.02}", "workload.requests=2000", "workload.think_s=1"]
+    done = run(resolve(scenario, [*changes, "workload.session={turns: 5, new_tokens: 10}"]))
+    (replication,) = done.replications
+    table = replication.records.requests_table().iloc[replication.warmup :]
+    spans = table.groupby("session").agg({"arrival_s": "min", "finished_s": "max"})
+    open_s = (spans["finished_s"] - spans["arrival_s"]).sum()
+    start_s, end_s = replication.window_s
+    attached = done.summary["sessions"]["attached"]["mean"]
+    assert attached == pytest.approx(open_s / (end_s - start_s), rel=0.01)
+    assert attached < 0.2
+    assert done.summary["sessions"]["cached"]["mean"] == pytest.approx(attached, rel=0.05)
+
+
+def test_a_run_says_where_throughput_response_and_pause_do_not_make_its_sessions(scenario):
+    steady = run(resolve(scenario, ["workload.arrival={kind: poisson, rate_per_s: 1}", "replications=2"])).summary
+    assert not any("steady state" in warning for warning in steady["warnings"])
+    ramp = "workload.arrival={kind: ramp, from_per_s: 0.2, to_per_s: 20, over_s: 60 s}"
+    moving = run(resolve(scenario, [ramp, "workload.think_s=100 s", "workload.requests=3000"])).summary
+    assert any("sessions are not in a steady state" in warning for warning in moving["warnings"])
+    assert steady["sessions"]["cycle"]["noise"] < 0.1 * steady["sessions"]["attached"]["mean"]
+
+
+def test_users_of_independent_requests_have_first_turns_only(scenario):
+    changes = ["workload.session=null", "workload.requests=300", "slo={e2e_s: 10 s, later_turns: {e2e_s: 1 ms}}"]
+    assert run(resolve(scenario, changes)).summary["goodput"] == 1
+
+
 def test_first_and_later_turns_are_told_apart(scenario):
     summary = run(resolve(scenario, ["workload.prefix={global_tokens: 64}"])).summary
     first, later = summary["turns"]["first"], summary["turns"]["later"]
@@ -724,3 +753,13 @@ def test_bad_sessions_are_refused_with_their_place(scenario, old, new, line, mes
     with pytest.raises(ScenarioError) as refused:
         resolve(scenario)
     assert any(problem.line == line and message in problem.message for problem in refused.value.problems), refused.value
+
+
+def test_sessions_do_not_go_with_classes_and_the_refusal_says_what_to_do():
+    one = {
+        "name": "a", "arrival": {"kind": "poisson", "rate_per_s": 1}, "prompt_tokens": 9, "output_tokens": 9,
+    }  # fmt: skip
+    changes = {"arrival": {"kind": "superposed", "classes": [one]}, "prompt_tokens": None, "output_tokens": None}
+    with pytest.raises(ValueError, match="give each class a scenario of its own"):
+        workload(**changes)
+    workload(**changes, session=None, think_s=None)
