@@ -113,7 +113,7 @@ class Workload(_Spec):
             raise ValueError("classes bring their own lengths: leave prompt_tokens, output_tokens and trace out")
         if self.in_sessions and (self.trace is not None or self.classes):
             raise ValueError(
-                "sessions, users and prefixes are drawn: they go with neither a trace nor classes (superposed arrivals): "
+                "sessions, users and prefixes are drawn: neither a trace nor classes (superposed arrivals) take them; "
                 "leave session, prefix and users out, or give each class a scenario of its own"
             )
         compaction = self.session.compaction if self.session else None
