@@ -730,7 +730,7 @@ def test_absurdly_many_calls_to_tools_are_cut(scenario):
             "unknown profile",
         ),
         ("{kind: closed, users: 20}", "{kind: users, users: 20, sessions_per_day: 4}", 4, "give one of: a profile"),
-        ("output_tokens:", "trace: some.csv\n  output_tokens:", 3, "they go with neither a trace"),
+        ("output_tokens:", "trace: some.csv\n  output_tokens:", 3, "neither a trace nor classes"),
         (
             "new_tokens: 30",
             "new_tokens: 30\n    compaction: {at_tokens: 6000, to_tokens: 500}\n  prefix: {global_tokens: 4000}",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from capsim.cli.published import render_points
-from capsim.cli.verbs import Format, NoProgress, OutputFormat, progress
+from capsim.cli.options import Format, NoProgress, OutputFormat, progress
 
 MeasuredFile = Annotated[
     Path,
