@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from capsim.cli.published import render_points
 from capsim.cli.options import Format, NoProgress, OutputFormat, progress
+from capsim.cli.published import render_points
 
 MeasuredFile = Annotated[
     Path,
