@@ -1,8 +1,10 @@
 """Calibrations that ship: read back as written, the default of their devices, and fitted anew to the same bytes."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import measured_kernels as machine
+import numpy as np
 import nvidia_package as made
 import pytest
 import yaml
@@ -132,3 +134,32 @@ def test_a_refit_of_the_package_gives_the_shipped_bytes(tmp_path):
     for device, engine in pairs:
         name = f"{device}_{engine}.txt"
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes(), name
+
+
+OPERATIONS = ("gemm", "decode_attention", "prefill_attention", "mla_decode", "experts", "all_reduce", "all_to_all")
+
+
+def errors_table(where):
+    """Lines of docs/calibration.md: the median over formats and engines of each median error, the least and the most."""
+    for device in sorted({device for device, _ in PAIRS}):
+        cells = []
+        for op in OPERATIONS:
+            judged = [one for pair in PAIRS if pair[0] == device for one in shipped(*pair).held_out]
+            found = [one.median for one in judged if (one.op, one.held_out) == (op, where)]
+            spread = f" ({min(found):.1%}–{max(found):.1%})" if len(set(found)) > 1 else ""
+            cells.append(f"{np.median(found):.1%}{spread}" if found else "")
+        yield f"| {device} | {' | '.join(cells)} |".replace("%–", "–").replace("%", " %")
+
+
+@pytest.mark.parametrize("where", ["sizes", "shapes", "thinned"])
+def test_the_documented_errors_are_those_of_the_shipped_files(where):
+    text = (Path(__file__).parents[1] / "docs" / "calibration.md").read_text()
+    assert "\n".join(errors_table(where)) in text
+
+
+def test_most_errors_are_below_eight_percent():
+    judged = [one for pair in PAIRS for one in shipped(*pair).held_out if one.held_out != "thinned"]
+    few = sum(one.median <= 0.08 for one in judged)
+    text = " ".join((Path(__file__).parents[1] / "docs" / "calibration.md").read_text().split())
+    assert f"{len(judged) - few} of {len(judged)} single medians are above 8 %" in text
+    assert few / len(judged) > 0.9
