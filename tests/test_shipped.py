@@ -140,7 +140,7 @@ OPERATIONS = ("gemm", "decode_attention", "prefill_attention", "mla_decode", "ex
 
 
 def errors_table(where):
-    """Lines of docs/calibration.md: the median over formats and engines of each median error, the least and the most."""
+    """Lines of docs/calibration.md: of each median error over formats and engines the median, the least, the most."""
     for device in sorted({device for device, _ in PAIRS}):
         cells = []
         for op in OPERATIONS:

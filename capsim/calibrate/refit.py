@@ -110,14 +110,12 @@ def changes(old: Shipped | None, new: Shipped) -> list[Change]:
     found = []
     for kind in sorted({*before, *after}):
         was, now = before.get(kind, []), after.get(kind, [])
-        found.append(
-            Change(
-                new.device, new.engine, *kind, (len(was), len(now)),
-                (_judged(old, kind, "sizes"), _judged(new, kind, "sizes")),
-                (_judged(old, kind, "shapes"), _judged(new, kind, "shapes")),
-                (_call_s(was), _call_s(now)), _longer(was, now, chip),
-            )
-        )  # fmt: skip
+        sizes, shapes = ((_judged(old, kind, where), _judged(new, kind, where)) for where in ("sizes", "shapes"))
+        if was == now and sizes[0] == sizes[1] and shapes[0] == shapes[1]:
+            continue
+        counts, call_s = (len(was), len(now)), (_call_s(was), _call_s(now))
+        longer = _longer(was, now, chip)
+        found.append(Change(new.device, new.engine, *kind, counts, sizes, shapes, call_s, longer))
     return found
 
 

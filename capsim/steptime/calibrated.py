@@ -303,7 +303,8 @@ def _beyond(what: str, size: float, most: float) -> list[str]:
 
 def _like(weights: WeightFormat) -> tuple[str, ...]:
     """Weight formats whose kernels may stand in, the best first."""
-    return (weights.name, weights.compute, "bf16", "fp16", "fp8", "int4", "fp32")
+    blocks = ("fp8_block",) if weights.compute == "fp8" else ()
+    return (weights.name, weights.compute, *blocks, "bf16", "fp16", "fp8", "int4", "fp32")
 
 
 def _shapes(model: ModelSpec, tp: int) -> list[tuple[float, float, float]]:
