@@ -571,7 +571,7 @@ def test_users_begin_as_many_sessions_as_they_say(scenario):
 
 
 def test_a_plan_asks_for_sessions_at_once(scenario):
-    resolved = with_sessions(resolve(scenario), 50)
+    resolved = with_sessions(resolve(scenario, ["slo={tpot_s: 50 ms}"]), 50)
     assert resolved.workload.session is not None
     loop = traffic(resolved.workload, None, 1, 0)
     assert loop.closed

@@ -38,7 +38,7 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
         return csv_text({key: value for key, value in candidate.items() if key != "basis"})
     blocks = [
         _what_rows(document), _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate),
-        _load_rows(candidate["loads"]),
+        _fleet_size_rows(candidate["fleet"]), _load_rows(candidate["loads"]),
         _cost_rows(candidate["cost"]), _basis_rows(candidate["basis"]),
     ]  # fmt: skip
     return document_text(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
@@ -157,6 +157,7 @@ def _plan_head(candidate: dict[str, Any]) -> Rows:
         rows.append([METRICS[name].label, *(_count(value, ",.0f") for value in candidate["sessions"][name])])
     shares = zip(candidate["goodput"], candidate["goodput_ci95"], strict=True)
     rows.append(["goodput", *(_share(share, interval) for share, interval in shares)])
+    rows.append(["estimated at once", f"{candidate['estimate']['sessions']:,}"])
     return rows
 
 
@@ -176,6 +177,18 @@ def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
     return rows
 
 
+def _fleet_size_rows(fleet: dict[str, Any] | None) -> Rows:
+    """The fleet for the users asked for, as a whole and with a node down."""
+    if fleet is None:
+        return []
+    rows = [["All users on", "nodes", "goodput", "TTFT p95", "TPOT p95"]]
+    for label, name in (("the whole fleet", "whole"), ("one node down", "one_down")):
+        seen = fleet[name]
+        times = [units.seconds(seen["latency"][latency]["p95"]) for latency in ("ttft_s", "tpot_s")]
+        rows.append([label, f"{seen['nodes']:,}", _share(seen["goodput"], seen["goodput_ci95"]), *times])
+    return rows
+
+
 def _load_rows(loads: dict[str, Any]) -> Rows:
     """The smallest fleet for each level of load."""
     rows = [["Nodes for the load", "requests/s", "nodes", "a month", "goodput", "TTFT p95", "TPOT p95"]]
@@ -188,14 +201,17 @@ def _load_rows(loads: dict[str, Any]) -> Rows:
 
 
 def _cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
-    if cost["monthly_usd"] is None:
+    if not cost["lines"]:
         return [[what, "price unknown"]]
     rows = [[what, "quantity", "unit", "each", "a month"]]
     for line in cost["lines"]:
-        each, monthly = f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])
+        known = line["unit_usd"] is not None
+        each, monthly = (f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])) if known else ("unknown", "")
         rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
-    rows.append(["total", "", "", "", units.usd(cost["monthly_usd"])])
-    return rows
+    if cost["monthly_usd"] is None:
+        missing = ", ".join(line["name"] for line in cost["lines"] if line["unit_usd"] is None)
+        return [*rows, [f"total without {missing}", "", "", "", units.usd(cost["known_usd"])]]
+    return [*rows, ["total", "", "", "", units.usd(cost["monthly_usd"])]]
 
 
 def _api_rows(bill: dict[str, Any] | None) -> Rows:
@@ -217,7 +233,7 @@ def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
     monthly = candidate["monthly_usd"]
     return [
         f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",
-        f"{_many(candidate['nodes'], 'node')}{asked}",
+        f"{_many(candidate['nodes'], 'node')}{asked}" + (", one of which may be down" if candidate["fleet"] else ""),
         "price unknown" if monthly is None else f"{units.usd(monthly)} a month",
     ]
 

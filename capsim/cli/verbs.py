@@ -59,7 +59,7 @@ def run(
     resolved = _resolved(scenario, set_, seed, replications, duration, calibration)
     if assert_slo and resolved.scenario.slo is None:
         raise ScenarioError.one("--assert-slo needs a slo in the scenario", path=scenario, key="slo")
-    with _progress("simulating", quiet or no_progress) as tell:
+    with progress("simulating", quiet or no_progress) as tell:
         result = run_experiment(resolved, lambda index, ended: tell(f"replication {index + 1}: {ended:,} requests"))
     if out is not None:
         store.save(result, out)
@@ -92,7 +92,7 @@ def plan(
     if out is not None:
         store.check_target(out)
     resolved = _resolved(scenario, set_, seed, replications, None, calibration)
-    with _progress("searching", quiet or no_progress) as tell:
+    with progress("searching", quiet or no_progress) as tell:
         document, at_limit = plan_capacity(
             resolved,
             lambda sessions, point: tell(f"{sessions:,} sessions: goodput {point.summary['goodput']:.1%}"),
@@ -197,7 +197,7 @@ def _resolved(
     return resolve(path, [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)])
 
 
-def _progress(what: str, off: bool) -> AbstractContextManager[Any]:
+def progress(what: str, off: bool) -> AbstractContextManager[Any]:
     """A line on stderr that says how far things are; nothing where stderr is not a terminal."""
     if off or not sys.stderr.isatty():
         return nullcontext(lambda text: None)

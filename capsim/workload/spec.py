@@ -1,7 +1,7 @@
 """What arrives: when, how long the prompts and the answers are, and when it ends."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -122,6 +122,11 @@ class Workload(_Spec):
                 f"{shared_tokens(self.prefix):,} that all prompts begin with (prefix)"
             )
         return self
+
+    def changed(self, **values: Any) -> Self:
+        """The same with some values replaced, and checked as if it had been written so."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).model_validate({**given, **values})
 
     @property
     def in_sessions(self) -> bool:
