@@ -145,7 +145,9 @@ def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):
         return step_time(model, batch)
 
     monkeypatch.setattr(Roofline, "step_time", stops_in_the_third_point)
-    document, at_limit = plan(resolved("slo={tpot_s: 7 ms}"), lambda sessions, point: points.append(sessions))
+    document, at_limit = plan(
+        resolved("slo={tpot_s: 7 ms}", "calibration=none"), lambda sessions, point: points.append(sessions)
+    )
     assert document["interrupted"] is True
     assert document["candidates"] == []
     passing, failing = document["bracket"]

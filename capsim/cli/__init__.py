@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from capsim.cli import calibrate, plan, trace, validation, verbs
+from capsim.cli import calibrate, plan, refit, trace, validation, verbs
 from capsim.cli.importing import importing
 from capsim.cli.options import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
@@ -24,6 +24,7 @@ app.command("run")(verbs.run)
 app.command("plan")(plan.plan)
 app.command("check")(verbs.check)
 app.command("calibrate")(calibrate.calibrate)
+app.command("refit")(refit.refit)
 app.command("residuals")(calibrate.residuals)
 app.command("validate")(validation.validate)
 app.add_typer(importing, name="import")
