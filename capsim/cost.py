@@ -32,8 +32,10 @@ def unit_costs(monthly_usd: float | None, tokens_per_s: dict[str, float]) -> dic
 
 
 def api_bill(tier: ApiTier, tokens_per_s: dict[str, float]) -> dict[str, Any]:
-    """What a hosted model bills in a month for traffic at a sustained rate: ``{tier, monthly_usd, lines}``.
+    """What a hosted model bills in a month for traffic at a sustained rate: ``{tier, monthly_usd, known_usd, lines}``.
 
+    A kind of token without a known price has a line without dollars: ``known_usd`` is the sum of the others, and the
+    whole, ``monthly_usd``, None.
     ``tokens_per_s`` has ``input_tokens_per_s`` in all, ``cached_tokens_per_s`` of these and ``output_tokens_per_s``. A
     token that our cache held is billed as cached input: the vendor's own cache may hold more of them, or fewer.
     """
@@ -44,16 +46,17 @@ def api_bill(tier: ApiTier, tokens_per_s: dict[str, float]) -> dict[str, Any]:
         ("cached input", cached, tier.input_usd_per_million if cached_usd is None else cached_usd),
         ("output", tokens_per_s["output_tokens_per_s"], tier.output_usd_per_million),
     ]
-    if tier.output_usd_per_million is None:
-        return {"tier": tier.name, "monthly_usd": None, "lines": []}
-    lines = [_line(name, rate * SECONDS_PER_MONTH / 1e6, "million tokens", usd or 0.0) for name, rate, usd in parts]
-    return {"tier": tier.name, "monthly_usd": sum(line["monthly_usd"] for line in lines), "lines": lines}
-
-
-def _line(name: str, quantity: float, unit: str, unit_usd: float) -> dict[str, Any]:
+    lines = [_line(name, rate * SECONDS_PER_MONTH / 1e6, "million tokens", usd) for name, rate, usd in parts]
+    known_usd = sum(line["monthly_usd"] for line in lines if line["unit_usd"] is not None)
+    complete = all(line["unit_usd"] is not None for line in lines)
     return {
-        "name": name, "quantity": quantity, "unit": unit, "unit_usd": unit_usd, "monthly_usd": quantity * unit_usd,
+        "tier": tier.name, "monthly_usd": known_usd if complete else None, "known_usd": known_usd, "lines": lines,
     }  # fmt: skip
+
+
+def _line(name: str, quantity: float, unit: str, unit_usd: float | None) -> dict[str, Any]:
+    monthly_usd = None if unit_usd is None else quantity * unit_usd
+    return {"name": name, "quantity": quantity, "unit": unit, "unit_usd": unit_usd, "monthly_usd": monthly_usd}
 
 
 def _rent_lines(price: Price, nodes: int) -> list[dict[str, Any]]:

@@ -245,9 +245,9 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "saturated": None if isinstance(resolved.workload.arrival, Closed) else is_saturated,
         "backlog_growth_per_s": growth,
         "requests": {
-            name: totals[name] for name in ("offered", *requests.OUTCOMES)
+            **{name: totals[name] for name in ("offered", *requests.OUTCOMES, "asks")},
+            "served_share": totals["completed"] / totals["asks"] if totals["asks"] else None,
         },
-        "asks": requests.asks(totals),
         "throughput": flow,
     }  # fmt: skip
     for name in LATENCIES:

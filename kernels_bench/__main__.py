@@ -12,6 +12,7 @@ from rich.console import Console
 from kernels_bench.backends import MODULES
 from kernels_bench.bench import MissingError, bench
 from kernels_bench.engines.cli import engine
+from kernels_bench.outfile import writable
 
 MISSING, INTERRUPTED = 1, 130
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -43,7 +44,7 @@ def main(
         typer.Option(callback=_device, help="cuda, ascend, mlx or cpu; auto: the accelerator, else the CPU."),
     ] = "auto",
     out: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="The measurements file.  [default: kernels-DEVICE.jsonl]")
+        Path | None, typer.Option(callback=writable, help="The measurements file.  [default: kernels-DEVICE.jsonl]")
     ] = None,
 ) -> None:
     """Measure the kernels that LLM inference is made of, on the hardware at hand.
@@ -55,6 +56,9 @@ def main(
 
     The file is JSON Lines (kernels_bench/SCHEMA.md) and is what `capsim calibrate` reads. The card goes to stderr; the
     last line of stdout is JSON: file, device, rows, seconds.
+
+    `python -m kernels_bench engine transformers|vllm` measures a serving engine instead: its steps, and loads driven
+    through it (`engine --help`).
     """
     if context.invoked_subcommand:
         return
@@ -70,7 +74,7 @@ def main(
     sys.exit(MISSING)
 
 
-app.command("engine")(engine)
+app.command("engine", short_help="Measure a serving engine: its steps, and loads.")(engine)
 
 if __name__ == "__main__":
     app(prog_name="python -m kernels_bench")

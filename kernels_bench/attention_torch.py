@@ -1,6 +1,6 @@
 """Attention by torch on the CPU, CUDA and Ascend (untested): bf16, contiguous.
 
-It is torch's own kernel, but for decode on the CPU, where that one repeats the cache for each query of a group.
+It is torch's own kernel but on the CPU, where that one repeats the cache for each query of a group.
 """
 
 from collections.abc import Callable
@@ -40,6 +40,9 @@ def prepare_prefill(backend: str, new_tokens: int, context_tokens: int) -> Calla
 
     def call() -> None:
         keys, values = next(caches)
-        scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=True)
+        if backend == "cpu":
+            gqa.prefill(queries[0], keys[0], values[0])
+        else:
+            scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=True)
 
     return call

@@ -5,7 +5,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,6 +17,7 @@ MODULES = {  # each has `cases(backend)`; their heavy libraries are imported whe
     "mlx": ["attention", "memory", "gemm", "experts"],
     "cpu": ["attention", "memory", "gemm", "experts", "mla", "sparse", "layer", "collectives"],
 }
+ALIASES = {"nvidia-gb10": "dgx-spark", "ascend910b3": "ascend-910b"}  # drivers' names of devices in capsim's catalog
 LIBRARIES = ("numpy", "numba", "torch", "torch_npu", "triton", "mlx")
 
 
@@ -41,22 +42,21 @@ def lack(backend: str) -> str | None:
 
 
 def device_name(backend: str) -> str:
-    """The machine's name in a measurements file: `nvidia-h100-80gb-hbm3`, `cpu-amd-epyc-9555`."""
-    if backend == "cuda":
-        import torch
-
-        return _slug(torch.cuda.get_device_name())
-    if backend == "ascend":
-        import torch_npu
-
-        return _slug(torch_npu.npu.get_device_name())
-    name = _slug(_processor())
-    return name if backend == "mlx" else f"cpu-{name}"
+    """The machine's name in a measurements file, as capsim's catalog has it where it knows the device:
+    `nvidia-h100-80gb-hbm3`, `apple-m4-pro-64-gb`, `cpu-amd-epyc-9555`."""
+    name = _slug(_chip(backend))
+    if backend == "mlx":  # Macs of one chip differ in memory
+        return f"{name}-{round(_memory_bytes(backend) / 2**30)}-gb"
+    return f"cpu-{name}" if backend == "cpu" else ALIASES.get(name, name)
 
 
 def environment(backend: str) -> dict[str, str | int]:
     """What a measurement depends on beside the kernel: processor, threads, versions, driver."""
-    found: dict[str, str | int] = {"cpu": _processor(), "threads": 1, "python": platform.python_version()}
+    found: dict[str, str | int] = {"python": platform.python_version()}
+    if backend == "cpu":
+        found |= {"cpu": _processor(), "threads": 1}
+    else:
+        found |= {"device": _chip(backend), "host_cpu": _processor()}
     for library in LIBRARIES:
         try:
             found[library] = version(library)
@@ -70,9 +70,13 @@ def environment(backend: str) -> dict[str, str | int]:
     return found
 
 
-def case_iterators(backend: str) -> dict[str, Iterator[Case]]:
-    """The cases of each kernel module of a backend."""
-    return {name: importlib.import_module(f"kernels_bench.{name}").cases(backend) for name in MODULES[backend]}
+def cases_by_operation(backend: str) -> dict[str, list[Case]]:
+    """The cases of each operation of a backend, in the order of its kernel module."""
+    found: dict[str, list[Case]] = defaultdict(list)
+    for name in MODULES[backend]:
+        for case in importlib.import_module(f"kernels_bench.{name}").cases(backend):
+            found[case.op].append(case)
+    return found
 
 
 def _memory_bytes(backend: str) -> int:
@@ -86,6 +90,19 @@ def _memory_bytes(backend: str) -> int:
 
         return int(torch_npu.npu.get_device_properties(0).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _chip(backend: str) -> str:
+    """What the driver calls the device; a Mac's is its processor."""
+    if backend == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    if backend == "ascend":
+        import torch_npu
+
+        return str(torch_npu.npu.get_device_name())
+    return _processor()
 
 
 def _processor() -> str:

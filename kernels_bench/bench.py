@@ -15,7 +15,8 @@ from rich.live import Live
 from kernels_bench.card import Card
 from kernels_bench.worker import SETTINGS
 
-LIVE_ROWS = 16
+LIVE_LINES = 18
+LOG_EVERY_S = 10.0  # off a terminal
 
 
 class MissingError(Exception):
@@ -57,6 +58,7 @@ def bench(backend: str, budget_s: float, out: Path | None, console: Console) -> 
 
 def _shown(lines: Iterator[dict[str, Any]], card: Card, start: float, console: Console) -> Iterator[dict[str, Any]]:
     """The measurements among a worker's lines, each shown; the others say what was skipped."""
+    said_s = 0.0
     with Live(console=console, transient=True, auto_refresh=False) as live:
         for line in lines:
             if "skipped" in line:
@@ -64,7 +66,12 @@ def _shown(lines: Iterator[dict[str, Any]], card: Card, start: float, console: C
             else:
                 card.add(line)
                 yield line
-            live.update(card.live(time.monotonic() - start, LIVE_ROWS), refresh=console.is_terminal)
+            elapsed_s = time.monotonic() - start
+            if console.is_terminal:
+                live.update(card.live(elapsed_s, LIVE_LINES), refresh=True)
+            elif elapsed_s - said_s >= LOG_EVERY_S:
+                said_s = elapsed_s
+                console.print(card.line(elapsed_s), highlight=False, soft_wrap=True)
 
 
 def _start(backend: str, budget_s: float) -> subprocess.Popen[str]:

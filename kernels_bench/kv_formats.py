@@ -91,10 +91,10 @@ KV_FORMATS: dict[str, tuple[VectorFormat, VectorFormat]] = {
     "turboquant_4bit_nc": (_turbo(4, norm_correction=True), _uniform(4)),
     "turboquant_k3v4_nc": (_turbo(3, norm_correction=True), _uniform(4)),
     "turboquant_3bit_nc": (_turbo(3, norm_correction=True), _uniform(3)),
-    "turboquant_4": _both(_turbo(4)),
-    "turboquant_3.5": _both(_turbo(4, 3)),
-    "turboquant_3": _both(_turbo(3)),
-    "turboquant_2.5": _both(_turbo(3, 2)),
+    "tq_paper_4b": _both(_turbo(4)),
+    "tq_paper_3.5b": _both(_turbo(4, 3)),
+    "tq_paper_3b": _both(_turbo(3)),
+    "tq_paper_2.5b": _both(_turbo(3, 2)),
 }
 
 

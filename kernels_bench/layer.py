@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kernels_bench import gqa
 from kernels_bench.case import Case
-from kernels_bench.gqa import decode
 from kernels_bench.routing import route
 from kernels_bench.sweep import in_turn
 
@@ -124,7 +124,10 @@ def attention(
     cache[1, :, :, -new:] = values
     queries = rotated(queries, rope)
     if new == 1:
-        out = decode(queries[:, :, 0], *cache).flatten(1)[:, None]
+        out = gqa.decode(queries[:, :, 0], *cache).flatten(1)[:, None]
+    elif hidden.device.type == "cpu":
+        out = torch.stack([gqa.prefill(*each) for each in zip(queries, *cache, strict=True)])
+        out = out.transpose(1, 2).flatten(2)
     else:
         out = torch.nn.functional.scaled_dot_product_attention(queries, *cache, attn_mask=mask, enable_gqa=True)
         out = out.transpose(1, 2).flatten(2)

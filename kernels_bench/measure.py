@@ -6,6 +6,7 @@ minutes, the window is rejected and repeated.
 """
 
 import statistics
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ MOVED = 1.10  # × the quiet canary
 WINDOW_S = 0.02
 ENOUGH_S = 0.1  # quiet seconds of a case
 FEWEST_CALLS, MOST_CALLS = 5, 500
+STEADY = 0.10  # × the median: an interquartile range beyond it is a disturbance that no canary saw
 MOST_REPEATS = 20  # windows that may be rejected before a case is given up
 _FIRST_CANARIES, _REMEMBERED_CANARIES = 50, 1000
 
@@ -37,14 +39,19 @@ class Canary:
         return self._clock.time_s(self._clock.canary)
 
 
-def measure(case: Case, clock: Clock, canary: Canary) -> dict[str, object] | None:
-    """The case's line of the measurements file; None where no quiet windows were found for it."""
+def measure(case: Case, clock: Clock, canary: Canary, deadline: float) -> dict[str, object] | None:
+    """The case's line of the measurements file; None where no quiet windows were found for it before `deadline` (of
+    time.monotonic), at which it ends with what it has if that is calls enough."""
     run = case.prepare()
     for _ in range(2):
         clock.time_s(run)  # compiles, and fills what is no part of the pool
     times_s: list[float] = []
     repeated, disturbed = 0, canary.moved()
     while not _enough(times_s):
+        if time.monotonic() > deadline:
+            if len(times_s) < FEWEST_CALLS:
+                return None
+            break
         window = list(_window(run, clock))
         before, disturbed = disturbed, canary.moved()
         if before or disturbed:
@@ -67,6 +74,11 @@ def measure(case: Case, clock: Clock, canary: Canary) -> dict[str, object] | Non
         "bytes": case.bytes,
         "flops": case.flops,
     }
+
+
+def steady(line: dict[str, object]) -> bool:
+    """Whether the calls of a line took about the same time."""
+    return float(str(line["iqr_s"])) <= STEADY * float(str(line["median_s"]))
 
 
 def _enough(times_s: list[float]) -> bool:

@@ -12,6 +12,7 @@ import pytest
 import simpy
 
 from capsim import store
+from capsim.capacity import find_capacity, instant
 from capsim.experiment import cluster_of, measure, run
 from capsim.scenario import resolve
 from capsim.sim.cluster import simulate
@@ -118,3 +119,24 @@ def test_bare_simpy_timeouts(benchmark, capsys):
     benchmark.pedantic(timeouts, rounds=5)
     with capsys.disabled():
         print(f"\nbare SimPy timeouts: {100_000 / benchmark.stats['min']:,.0f} a second")
+
+
+@pytest.mark.parametrize("path", sorted(CHAT.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_instant_estimate(benchmark, path, capsys):
+    """Seconds of the closed form, and its sessions beside the simulated bracket."""
+    resolved = resolve(path, ["nodes=1"])
+    estimate = benchmark.pedantic(instant, (resolved,), rounds=3, warmup_rounds=1)
+    found = find_capacity(resolved)
+    low, high = found.low, found.high
+    with capsys.disabled():
+        off = estimate.sessions / ((low + high) / 2) - 1
+        print(
+            f"\n{path.stem}: estimated {estimate.sessions:,}, simulated [{low:,}, {high:,}], off by {off:+.1%}", end=""
+        )
+
+
+def test_the_search_of_one_node_type(benchmark, capsys):
+    """Seconds to the bracket of the chat scenario."""
+    found = benchmark.pedantic(find_capacity, (resolve(CHAT),), rounds=2)
+    with capsys.disabled():
+        print(f"\nchat: [{found.low:,}, {found.high:,}], decided: {found.decided}", end="")

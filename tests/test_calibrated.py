@@ -21,6 +21,7 @@ CATALOG = load_catalog()
 CPU = Device(name="cpu", kind="cpu", memory_bytes=24e9, memory_bytes_per_s=13e9, bf16_flops=1e12, power_w=0)
 TABLES = tuple(table_of(group, CATALOG) for group in grouped(machine.rows()))
 LAYERS = 8
+ALONE = Parallelism(1)
 ATTENTION = Attention(kind="full", layers=LAYERS, heads=32, kv_heads=8, head_dim=128)
 SMALL = ModelSpec(
     name="small", hidden=2048, vocab=8192, max_context_tokens=100_000, attention=(ATTENTION,),
@@ -28,15 +29,13 @@ SMALL = ModelSpec(
 )  # fmt: skip
 
 
-def calibrated(model=SMALL, kv="bf16", device=CPU, tables=TABLES, **coefficients):
+def calibrated(model=SMALL, kv="bf16", device=CPU, tables=TABLES, layout=ALONE, **coefficients):
     fractions = {"memory_fraction": 1.0, "flops_fraction": 1.0, "layer_s": 0, "expert_layer_s": 0}
     efficiency = Efficiency(
         device="cpu", engine="vllm", step_s=1e-3, sequence_s=1e-5, **fractions, measured=Measured(kernels=tables),
         **coefficients,
     )  # fmt: skip
-    return Calibrated(
-        model, CATALOG.weight_formats["bf16"], CATALOG.kv_formats[kv], device, Parallelism(1), efficiency, CPU
-    )
+    return Calibrated(model, CATALOG.weight_formats["bf16"], CATALOG.kv_formats[kv], device, layout, efficiency, CPU)
 
 
 def decode(sequences, context, model=SMALL, **more):
@@ -155,6 +154,33 @@ def test_experts_follow_those_touched():
     steps = calibrated(model=mixture)
     one, many = (steps.step_time(decode(n, 512, mixture)).experts_s for n in (1, 256))
     assert many / one == pytest.approx(128 / 8, rel=0.25)
+
+
+@pytest.mark.parametrize("layout", [Parallelism(8), Parallelism(1, 8, expert=True)])
+def test_a_rank_takes_the_time_of_its_share_of_the_experts(layout):
+    """A slice of each expert, or some of the experts and of each token's: both take as long to call as whole ones."""
+    mixture = CATALOG.models["qwen3-30b-a3b"]
+    steps = calibrated(model=mixture, layout=layout)
+    tokens = 64
+    share = {"intermediate": 768 / 8} if layout.tp > 1 else {"experts": 16, "top_k": 1}
+    whole = {"hidden": 2048, "intermediate": 768, "experts": 128, "top_k": 8, "shared_experts": 0, "skew": 0.0}
+    shape = {**whole, **share, "tokens": tokens, "weight_format": "bf16"}
+    found = steps.step_time(decode(tokens, 512, mixture, expert_tokens=tokens)).experts_s
+    assert found == pytest.approx(48 * machine.seconds("experts", shape), rel=0.01)
+
+
+def test_the_heaviest_rank_computes_more_and_reads_no_more():
+    mixture = CATALOG.models["qwen3-30b-a3b"]
+    even, uneven = (
+        calibrated(model=mixture, layout=Parallelism(1, 8, expert=True), expert_imbalance=ranks)
+        for ranks in ({1: 1.0}, {1: 1.0, 8: 2.0})
+    )
+    few, many = (
+        uneven.step_time(decode(n, 512, mixture)).experts_s / even.step_time(decode(n, 512, mixture)).experts_s
+        for n in (1, 100_000)
+    )
+    assert few < 1.1
+    assert 1.8 < many < 2
 
 
 def test_windows_and_latents_have_times_too():

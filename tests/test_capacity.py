@@ -2,12 +2,16 @@
 
 import itertools
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from capsim import capacity
-from capsim.capacity import Search, find_capacity, plan, relax, what_binds
+from capsim.capacity import find_capacity, instant, plan, relax, sessions, what_binds
+from capsim.capacity.fleet import size_for
+from capsim.capacity.trials import Trials, find
 from capsim.errors import Infeasible, ScenarioError
 from capsim.scenario import resolve
 from capsim.steptime.roofline import Roofline
@@ -27,35 +31,86 @@ replications: 1
 
 @pytest.fixture
 def resolved(tmp_path, monkeypatch):
-    monkeypatch.setattr(capacity, "MIN_REQUESTS", 500)
+    monkeypatch.setattr(sessions, "MIN_REQUESTS", 500)
     path = tmp_path / "scenario.yaml"
     path.write_text(SCENARIO)
     return lambda *overrides: resolve(Path(path), overrides)
 
 
-class Answers:
-    """A search whose points are known, without simulation: passes up to ``limit`` sessions."""
+class Answers(Trials):
+    """Trials whose answers are known, without simulation: up to ``limit`` passes."""
 
-    def __init__(self, resolved, limit):
-        self.search = Search(resolved, lambda sessions, point: None)
-        self.search.passes = self.passes
+    def __init__(self, limit):
+        super().__init__(at=None, on_trial=None)
         self.limit = limit
 
-    def passes(self, sessions):
-        self.search.points[sessions] = None
-        return sessions <= self.limit
+    def replicate(self, number, replications=1):
+        self.done[number] = [None] * (len(self.done.get(number, [])) + replications)
+
+    def goodput(self, number):
+        return 0.95 + 0.1 * (self.limit + 0.5 - number) / self.limit, 0.0
+
+    def _attained(self, number):
+        return 0.95
+
+    def spent(self, number):
+        return False
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100, 1234, 50_000])
-def test_the_bracket_holds_the_limit_to_two_percent(resolved, limit):
-    low, high = find_capacity(Answers(resolved(), limit).search)
+@pytest.mark.parametrize("off", [0.3, 0.9, 1, 1.2, 4])
+def test_the_bracket_holds_the_limit_to_five_percent(limit, off):
+    trials = Answers(limit)
+    low, high = find(trials, round(off * limit))
     assert low <= limit < high
-    assert high <= max(low + 1, 1.02 * low)
+    assert high <= max(low + 1, 1.05 * low)
+    assert min(len(trials.done[end]) for end in (low, high)) >= 3
 
 
 def test_no_session_at_all_is_infeasible(resolved):
     with pytest.raises(Infeasible, match="not even one session"):
-        find_capacity(Search(resolved("slo.tpot_s=1 ms"), lambda sessions, point: None))
+        find_capacity(resolved("slo.tpot_s=1 ms"))
+
+
+def test_a_target_that_no_load_misses_is_refused(resolved):
+    with pytest.raises(ScenarioError, match="no number of users misses it"):
+        find_capacity(resolved("slo.tpot_s=10 s"))
+
+
+SHIPPED = sorted(path for path in (Path(__file__).parents[1] / "scenarios").glob("*.yaml"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(SHIPPED), st.floats(0.3, 3), st.floats(1, 1.5), st.sampled_from(["memory", "bandwidth", "slo"]))
+def test_the_estimate_never_falls_with_memory_bandwidth_or_a_looser_slo(path, scale, more, what):
+    """Exactly, whatever the step: its random numbers know nothing of the hardware."""
+
+    def at(factor):
+        shipped = resolve(path, ["nodes=1"])
+        memory, device, slo = shipped.memory, shipped.device, shipped.scenario.slo
+        if what == "memory":
+            return replace(shipped, memory=replace(memory, blocks=int(memory.blocks * factor)))
+        if what == "bandwidth":
+            faster = {"memory_bytes_per_s": device.memory_bytes_per_s * factor}
+            return replace(shipped, device=device.model_copy(update=faster))
+        looser = slo.model_copy(update={name: limit * factor for name, limit in slo.thresholds.items()})
+        return replace(shipped, scenario=shipped.scenario.model_copy(update={"slo": looser}))
+
+    fewer, greater = instant(at(scale)), instant(at(scale * more))
+    assert greater is None or (fewer is not None and fewer.sessions <= greater.sessions)
+
+
+def test_a_fleet_is_the_smallest_that_keeps_its_slo_with_one_node_down(resolved):
+    one = resolved("slo={tpot_s: 8 ms}")
+    per_node, passed = find_capacity(one).low, {}
+    fleet = size_for(
+        one, 4 * per_node, per_node, lambda nodes, run: passed.update({nodes: run.summary["slo"]["passed"]})
+    )
+    up = fleet["one_down"]["nodes"]
+    assert fleet["nodes"] == fleet["whole"]["nodes"] == up + 1
+    assert passed[up]
+    assert up == 1 or not passed[up - 1]
+    assert up <= 5
 
 
 def test_a_plan_needs_a_target(resolved):
@@ -73,11 +128,12 @@ def test_a_plan_needs_a_target(resolved):
     ],
 )
 def test_what_binds_is_what_the_scenario_is_short_of(resolved, overrides, binds):
-    search = Search(resolved(*overrides), lambda sessions, point: None)
-    low, high = find_capacity(search)
-    word, carried = what_binds(search, low, high)
+    one = resolved(*overrides)
+    found = find_capacity(one)
+    word, carried = what_binds(one, found)
     assert word == binds, carried
-    assert carried[word] > low
+    assert carried[word] >= found.low
+    assert all(carried[word] >= sessions for sessions in carried.values())
 
 
 def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):
@@ -89,7 +145,9 @@ def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):
         return step_time(model, batch)
 
     monkeypatch.setattr(Roofline, "step_time", stops_in_the_third_point)
-    document, at_limit = plan(resolved("slo={tpot_s: 7 ms}"), lambda sessions, point: points.append(sessions))
+    document, at_limit = plan(
+        resolved("slo={tpot_s: 7 ms}", "calibration=none"), lambda sessions, point: points.append(sessions)
+    )
     assert document["interrupted"] is True
     assert document["candidates"] == []
     passing, failing = document["bracket"]

@@ -3,6 +3,7 @@
 import pytest
 
 from capsim.api_tiers import ApiTier
+from capsim.cli import tables
 from capsim.cost import SECONDS_PER_MONTH, api_bill, monthly_cost, unit_costs
 from capsim.prices import OwnPrice, Price
 
@@ -61,8 +62,14 @@ def test_a_vendor_without_a_cache_price_bills_all_input_alike():
     assert api_bill(tier, TOKENS)["monthly_usd"] == pytest.approx(1000 * SECONDS_PER_MONTH / 1e6 * 2)
 
 
-def test_a_bill_without_an_output_price_is_unknown():
-    assert api_bill(ApiTier(name="api", input_usd_per_million=2.0), TOKENS)["monthly_usd"] is None
+def test_a_bill_without_an_output_price_keeps_what_is_known():
+    bill = api_bill(ApiTier(name="api", input_usd_per_million=2.0), TOKENS)
+    assert bill["monthly_usd"] is None
+    assert bill["known_usd"] == pytest.approx(1000 * SECONDS_PER_MONTH / 1e6 * 2)
+    assert {line["name"]: line["monthly_usd"] is None for line in bill["lines"]} == {
+        "uncached input": False, "cached input": False, "output": True,
+    }  # fmt: skip
+    assert [row[0] for row in tables._api_rows(bill)[-2:]] == ["output", "total without output"]
 
 
 def test_dollars_per_million_tokens():

@@ -17,7 +17,7 @@ from capsim.slo import SLO
 from capsim.workload.figures import figures
 from capsim.workload.fit import by_the_minute, fit
 from capsim.workload.fit_lengths import fit_tokens
-from capsim.workload.generated import generated
+from capsim.workload.generated import generated, requests_per_s
 from capsim.workload.inference_perf import read_profile
 from capsim.workload.preset import preset_of
 from capsim.workload.requests import draw_arrivals, draw_lengths, traffic
@@ -265,7 +265,9 @@ def test_presets_of_inference_perf_are_its_profiles():
     chat = presets["inference-perf-interactive-chat"]
     assert chat.slo == SLO(ttft_s=1, tpot_s=0.05, attained=0.99)
     assert chat.prefix.global_tokens == 1000
-    assert presets["inference-perf-code-generation"].slo.attained == 0.95
+    assert presets["inference-perf-code-generation"].slo.attained == 0.99
+    for name in ("code-generation", "deep-research", "interactive-chat"):
+        assert requests_per_s(presets[f"inference-perf-{name}"]) == pytest.approx(1, rel=0.05)
 
 
 def test_profiles_of_inference_perf_say_where_they_are_wrong(tmp_path):
@@ -281,6 +283,20 @@ PROFILE = {
     "input_sequence_length": {"min": 1, "max": 50, "mean": 9, "standard_deviation": 3},
     "output_sequence_length": {"min": 1, "max": 50, "mean": 9, "standard_deviation": 3},
 }
+
+
+@pytest.mark.parametrize(
+    ("percentiles", "attained", "notes"),
+    [(("999",), 0.999, 0), (("50", "99"), 0.99, 1), (("100",), 1.0, 0), (("9999", "95"), 0.9999, 1)],
+)
+def test_targets_of_a_profile_hold_for_the_largest_share_named(tmp_path, percentiles, attained, notes):
+    path = tmp_path / "p.json"
+    names = zip(("ttft", "itl"), percentiles, strict=False)
+    slos = {f"{latency}_p{percentile}_ms": 50 for latency, percentile in names}
+    path.write_text(json.dumps({**PROFILE, "metadata": {"slos": slos}}))
+    preset = preset_of(path, None, date(2026, 1, 1))
+    assert preset.workload.slo.attained == attained
+    assert len(preset.notes) == notes
 
 
 @pytest.mark.parametrize(

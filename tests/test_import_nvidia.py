@@ -127,6 +127,17 @@ def test_uneven_routing_below_even_routing_is_a_contradiction_once_all_experts_a
     assert sum(count for reason, count in left_out.items() if "one of the two is wrong" in reason) == 6
 
 
+@pytest.mark.parametrize(("slower", "kept"), [(0.6, 3), (1.3, 3), (2.0, 0)])
+def test_a_format_that_takes_far_longer_than_bf16_is_a_kernel_that_nobody_would_choose(imported, slower, kept):
+    sizes = (64, 256, 1024)
+    wide = [made.moe(tokens=n, ms=0.5) for n in sizes]
+    narrow = [made.moe(tokens=n, ms=0.5 * slower, moe_dtype="fp8") for n in sizes]
+    measured, left_out = imported({MOE: wide + narrow})
+    formats = [row.shape["weight_format"] for row in rows(measured, "experts")]
+    assert (formats.count("bf16"), formats.count("fp8")) == (3, kept)
+    assert sum(count for reason, count in left_out.items() if "nobody would choose" in reason) == 3 - kept
+
+
 def test_uneven_routing_may_be_faster_while_it_touches_fewer_experts(imported):
     few = [made.moe(tokens=n, ms=0.4) for n in (16, 64)]
     few += [made.moe(tokens=n, ms=0.25, distribution="power_law_1.2") for n in (16, 64)]

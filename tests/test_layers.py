@@ -10,8 +10,8 @@ LAYERS = (
     "units", "glossary", "errors", "source", "measurements",
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers",
     "kernel_tables", "measured", "efficiency",
-    "slo", "workload", "catalog", "importers", "memory", "steptime", "calibrate", "estimate", "scenario", "sim",
-    "stats", "queueing", "metrics", "cost", "experiment", "sizing", "validate", "store", "capacity", "cli",
+    "slo", "workload", "catalog", "calibrations", "importers", "memory", "steptime", "calibrate", "stats", "queueing",
+    "estimate", "scenario", "sim", "metrics", "cost", "experiment", "sizing", "validate", "store", "capacity", "cli",
 )  # fmt: skip
 ONLY_IN = {"simpy": "sim", "altair": "charts", "streamlit": "pages", "torch": "", "triton": "", "mlx": "", "dask": ""}
 FILES = sorted((ROOT / "capsim").rglob("*.py"))

@@ -127,6 +127,20 @@ def test_errors_are_judged_against_the_engines_own(measured):
     assert [figures[key]["passed"] for key in figures] == [False] * 4
 
 
+def test_nothing_is_judged_by_an_engine_that_differs_too_much_from_itself(measured):
+    rows = [row for i in range(ENOUGH_RUNS) for row in run(i, "burst", np.zeros(12), i, stretch=1.0 + 0.5 * (i % 2))]
+    (engine,) = validate(read_measurements(measured(model(), *steps(100), *rows)))["engines"]
+    figures = engine["errors"]["figures"]
+    assert all(figure["repeat_error"] > 0.15 for figure in figures.values())
+    assert [figure["passed"] for figure in figures.values()] == [None] * 4
+
+
+def test_arrivals_are_not_judged_where_no_burst_says_how_loaded_the_engine_is(measured):
+    rows = run("b", "poisson", np.arange(9) * 0.01, rate=100.0)
+    (engine,) = validate(read_measurements(measured(model(), *steps(100), *rows)))["engines"]
+    assert [each["judged"] for each in engine["runs"]] == [False]
+
+
 def test_few_runs_are_not_judged(measured):
     (engine,) = validate(read_measurements(measured(model(), *steps(100), *run(0, "burst", np.zeros(5)))))["engines"]
     assert {figure["passed"] for figure in engine["errors"]["figures"].values()} == {None}

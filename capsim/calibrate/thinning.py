@@ -16,18 +16,18 @@ from capsim.kernel_tables.work import precision_of
 from capsim.steptime.carried import Carried, nearest
 
 LARGE_POINTS = 5_000
-KNOT_ERROR = 0.05  # assumed: the largest error at a knot left out, about what a kernel varies from run to run
-SHAPE_ERROR = 0.15  # assumed: the ninth decile of the errors of a shape left out, that of shapes held out
+KNOT_ERROR = 0.10  # assumed: the largest error at a knot left out; the median is a third of it
+SHAPE_ERROR = 0.25  # assumed: the ninth decile of the errors of a shape left out, as large as that of shapes held out
 
 
 def thinned(tables: Sequence[KernelTable], device: Device) -> list[KernelTable]:
-    """The same tables with fewer shapes and fewer knots, where they have many points."""
+    """The same tables with fewer knots and fewer shapes, where they have many points."""
     if sum(len(curve.sizes) for table in tables for curve in table.curves) <= LARGE_POINTS:
         return list(tables)
     alike: dict[tuple[Any, ...], list[KernelTable]] = defaultdict(list)
     for table in tables:
-        alike[table.op, *(table.shape.get(key) for key in FORMATS)].append(table)
-    return [_fewer_knots(table) for shapes in alike.values() for table in _fewer_shapes(shapes, device)]
+        alike[table.op, *(table.shape.get(key) for key in FORMATS)].append(_fewer_knots(table))
+    return [table for shapes in alike.values() for table in _fewer_shapes(shapes, device)]
 
 
 def errors_at(table: KernelTable, other: KernelTable, device: Device) -> np.ndarray:
@@ -59,23 +59,25 @@ def sizes_of(table: KernelTable) -> dict[str, float]:
 
 
 def _fewer_shapes(tables: Sequence[KernelTable], device: Device) -> list[KernelTable]:
-    """Without shapes that the nearest of the rest gives back; one that stands in for another stays."""
-    kept, standing_in = list(tables), set()
-    for table in tables:
-        others = [other for other in kept if other is not table]
-        near = nearest_of(table, others)
-        if near is None or id(table) in standing_in:
-            continue
-        errors = np.abs(errors_at(table, near, device))
-        if len(errors) and _reaches(near, table) and np.quantile(errors, 0.9) <= SHAPE_ERROR:
-            kept = others
-            standing_in.add(id(near))
-    return kept
+    """As few of the shapes as it takes for the nearest of them to give back the others, the worst added first."""
+    chosen = {0}
+    nearest_to = dict.fromkeys(range(1, len(tables)), 0)
+    errors = {i: _error_at(tables[i], tables[0], device) for i in nearest_to}
+    while errors and max(errors.values()) > SHAPE_ERROR:
+        new = max(errors, key=lambda i: errors[i])
+        chosen.add(new)
+        del errors[new]
+        for i in errors:
+            if nearest_of(tables[i], [tables[nearest_to[i]], tables[new]]) is tables[new]:
+                nearest_to[i], errors[i] = new, _error_at(tables[i], tables[new], device)
+    return [tables[i] for i in sorted(chosen)]
 
 
-def _reaches(near: KernelTable, table: KernelTable) -> bool:
-    """Whether a table was measured as far as another."""
-    return all(near.domain[axis][1] >= most for axis, (_, most) in table.domain.items())
+def _error_at(table: KernelTable, near: KernelTable, device: Device) -> float:
+    """The ninth decile of the errors of a table that another stands in for; infinite where that one ends earlier."""
+    errors = np.abs(errors_at(table, near, device))
+    reaches = all(near.domain[axis][1] >= most for axis, (_, most) in table.domain.items())
+    return float(np.quantile(errors, 0.9)) if len(errors) and reaches else np.inf
 
 
 def _fewer_knots(table: KernelTable) -> KernelTable:

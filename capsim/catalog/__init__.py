@@ -29,6 +29,8 @@ from capsim.workload.profiles import RateProfile
 from capsim.workload.spec import WorkloadPreset
 
 FOLDER = Path(__file__).parent
+PUBLISHED = "published.yaml"
+"""Entries of ``calibrations`` that ``capsim refit --points`` wrote."""
 # A file must give a date; only what is read from a file without one is undated.
 AsOf = Annotated[date | Literal["undated"], GetPydanticSchema(lambda _, handler: handler(date))]
 Basis = Literal["measured", "calibrated", "datasheet", "vendor", "assumed"]
@@ -164,6 +166,7 @@ def load_entry(path: Path, kind: str) -> tuple[Any, Provenance]:
 def _shipped() -> Catalog:
     files = {kind: FOLDER / f"{kind}.yaml" for kind in SPECS}
     texts = {kind: yaml.load(path.read_text(), Loader=yaml.CSafeLoader) or {} for kind, path in files.items()}
+    texts["calibrations"] |= yaml.load((FOLDER / PUBLISHED).read_text(), Loader=yaml.CSafeLoader)
     entries = _entries(Source(FOLDER, texts))
     specs: dict[str, dict[str, Any]] = {kind: {} for kind in SPECS}
     for (kind, key), (spec, _) in entries.items():

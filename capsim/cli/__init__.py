@@ -6,9 +6,9 @@ from typing import Any
 
 import typer
 
-from capsim.cli import calibrate, trace, validation, verbs
+from capsim.cli import calibrate, plan, refit, trace, validation, verbs
 from capsim.cli.importing import importing
-from capsim.cli.verbs import INFEASIBLE, INTERRUPTED
+from capsim.cli.options import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
 
 BAD_INPUT = 2
@@ -21,9 +21,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(verbs.run)
-app.command("plan")(verbs.plan)
+app.command("plan")(plan.plan)
 app.command("check")(verbs.check)
 app.command("calibrate")(calibrate.calibrate)
+app.command("refit")(refit.refit)
 app.command("residuals")(calibrate.residuals)
 app.command("validate")(validation.validate)
 app.add_typer(importing, name="import")

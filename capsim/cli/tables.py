@@ -19,29 +19,11 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         return csv_text({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
     blocks = [
-        _run_head(summary), _latency_rows(summary), _turn_rows(summary["turns"]), _session_rows(summary["sessions"]),
-        _fleet_rows(summary), _cost_rows(summary["cost"]), _api_rows(summary["api"]),
-        _basis_rows(summary["basis"]),
+        _run_head(summary), latency_rows(summary), _turn_rows(summary["turns"]), _session_rows(summary["sessions"]),
+        _fleet_rows(summary), cost_rows(summary["cost"]), _api_rows(summary["api"]),
+        basis_rows(summary["basis"]),
     ]  # fmt: skip
-    return document_text(blocks, _notes(summary["warnings"]), format_)
-
-
-def render_plan(document: dict[str, Any], format_: str) -> str:
-    """A plan in one of the four formats; as a table its last lines are the ones a planner quotes."""
-    if format_ == "json":
-        return to_json(document)
-    if document["interrupted"]:
-        passing, failing = document["bracket"]
-        return f"interrupted: at least {passing:,} sessions" + (f", fewer than {failing:,}\n" if failing else "\n")
-    candidate = document["candidates"][0]
-    if format_ == "csv":
-        return csv_text({key: value for key, value in candidate.items() if key != "basis"})
-    blocks = [
-        _what_rows(document), _plan_head(candidate), _latency_rows(candidate), _relaxed_rows(candidate),
-        _load_rows(candidate["loads"]),
-        _cost_rows(candidate["cost"]), _basis_rows(candidate["basis"]),
-    ]  # fmt: skip
-    return document_text(blocks, _notes(candidate["warnings"]) + _quotable(document, candidate), format_)
+    return document_text(blocks, notes(summary["warnings"]), format_)
 
 
 def _run_head(summary: dict[str, Any]) -> Rows:
@@ -49,9 +31,9 @@ def _run_head(summary: dict[str, Any]) -> Rows:
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in requests.items() if count or outcome != "abandoned")
     nodes = summary["scenario"]["scenario"].get("nodes", 1)
     rows = [
-        *_what_rows(summary),
-        ["Run", f"{run['id']} on {_many(nodes, 'node')}, seed {run['seed']}, "
-                f"{_many(run['replications'], 'replication')}"],
+        *what_rows(summary),
+        ["Run", f"{run['id']} on {many(nodes, 'node')}, seed {run['seed']}, "
+                f"{many(run['replications'], 'replication')}"],
         ["Requests", counts],
         ["Throughput", f"{summary['throughput']['requests_per_s']:.3g} requests/s, "
                        f"{units.count(summary['throughput']['output_tokens_per_s'])} output tokens/s"],
@@ -59,13 +41,13 @@ def _run_head(summary: dict[str, Any]) -> Rows:
     if summary["saturated"]:
         rows.append(["Steady state", f"none: backlog grows by {summary['backlog_growth_per_s']:.3g} requests/s"])
     elif summary["slo"] is not None:
-        goodput = _share(summary["goodput"], summary["goodput_ci95"])
+        goodput = share_text(summary["goodput"], summary["goodput_ci95"])
         verdict = "met" if summary["slo"]["passed"] else "MISSED"
         rows.append(["SLO", f"{verdict}: goodput {goodput}, target {summary['slo']['attained']:.0%}"])
     return rows
 
 
-def _what_rows(document: dict[str, Any]) -> Rows:
+def what_rows(document: dict[str, Any]) -> Rows:
     """Which model, on what, against which target."""
     scenario, resolved = document["scenario"]["scenario"], document["scenario"]["resolved"]
     layout = resolved["parallelism"]
@@ -88,7 +70,7 @@ def _limits(target: dict[str, float]) -> str:
     return ", ".join(f"{METRICS[name].label} {units.seconds(target[name])}" for name in LATENCIES if name in target)
 
 
-def _latency_rows(summary: dict[str, Any]) -> Rows:
+def latency_rows(summary: dict[str, Any]) -> Rows:
     latency = summary.get("latency", summary)
     rows = [["", *PERCENTILES, "95 % interval of the mean"]]
     for name in LATENCIES:
@@ -119,7 +101,7 @@ def _session_rows(sessions: dict[str, Any] | None) -> Rows:
     rows = [["Sessions", "mean", "peak"]]
     for name in ("attached", "cached", "in_flight"):
         if level := sessions[name]:
-            rows.append([METRICS[name].label, _count(level["mean"], ",.4g"), _count(level["peak"], ",.0f")])
+            rows.append([METRICS[name].label, count_text(level["mean"], ",.4g"), count_text(level["peak"], ",.0f")])
     cycle = sessions["cycle"]
     if cycle is not None and cycle["expected"] is not None:
         sum_s = f"({units.seconds(cycle['response_s'])} + {units.seconds(cycle['think_s'])})"
@@ -151,82 +133,44 @@ def _offloaded(offload: dict[str, Any]) -> str:
     return ", ".join([f"prompt tokens found on the device {offload['device_hit_rate']:.1%}", *loads])
 
 
-def _plan_head(candidate: dict[str, Any]) -> Rows:
-    rows = [["Sessions per node", "carried", "no longer carried"]]
-    for name in ("attached", "cached", "in_flight"):
-        rows.append([METRICS[name].label, *(_count(value, ",.0f") for value in candidate["sessions"][name])])
-    shares = zip(candidate["goodput"], candidate["goodput_ci95"], strict=True)
-    rows.append(["goodput", *(_share(share, interval) for share, interval in shares)])
-    return rows
-
-
-def _count(value: float | None, digits: str) -> str:
+def count_text(value: float | None, digits: str) -> str:
     return "" if value is None else format(value, digits)
 
 
-def _share(share: float, interval: list[float] | None) -> str:
+def share_text(share: float, interval: list[float] | None) -> str:
     return f"{share:.1%}" if interval is None else f"{share:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
 
 
-def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
-    carried = candidate["sessions"]["attached"][0]
-    rows = [["With 10 % more", "sessions, at least", "gain"]]
-    for resource, sessions in candidate["sessions_when_relaxed"].items():
-        rows.append([resource, f"{sessions:,}", f"{sessions / carried - 1:+.1%}"])
-    return rows
-
-
-def _load_rows(loads: dict[str, Any]) -> Rows:
-    """The smallest fleet for each level of load."""
-    rows = [["Nodes for the load", "requests/s", "nodes", "a month", "goodput", "TTFT p95", "TPOT p95"]]
-    for name, fleet in loads.items():
-        monthly = "price unknown" if fleet["monthly_usd"] is None else units.usd(fleet["monthly_usd"])
-        times = [units.seconds(fleet["latency"][latency]["p95"]) for latency in ("ttft_s", "tpot_s")]
-        goodput = _share(fleet["goodput"], fleet["goodput_ci95"])
-        rows.append([name, f"{fleet['requests_per_s']:.3g}", f"{fleet['nodes']:,}", monthly, goodput, *times])
-    return rows if loads else []
-
-
-def _cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
-    if cost["monthly_usd"] is None:
+def cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
+    if not cost["lines"]:
         return [[what, "price unknown"]]
     rows = [[what, "quantity", "unit", "each", "a month"]]
     for line in cost["lines"]:
-        each, monthly = f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])
+        known = line["unit_usd"] is not None
+        each, monthly = (f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])) if known else ("unknown", "")
         rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
-    rows.append(["total", "", "", "", units.usd(cost["monthly_usd"])])
-    return rows
+    if cost["monthly_usd"] is None:
+        missing = ", ".join(line["name"] for line in cost["lines"] if line["unit_usd"] is None)
+        return [*rows, [f"total without {missing}", "", "", "", units.usd(cost["known_usd"])]]
+    return [*rows, ["total", "", "", "", units.usd(cost["monthly_usd"])]]
 
 
 def _api_rows(bill: dict[str, Any] | None) -> Rows:
     """What a hosted model would bill for the same traffic."""
-    return [] if bill is None else _cost_rows(bill, f"The same by {bill['tier']}")
+    return [] if bill is None else cost_rows(bill, f"The same by {bill['tier']}")
 
 
-def _basis_rows(basis: dict[str, Any]) -> Rows:
+def basis_rows(basis: dict[str, Any]) -> Rows:
     """What each part of the answer rests on."""
     rows = [["Rests on", "entry", "basis", "as of"]]
     return rows + [[part, fact["key"], fact["basis"], fact["as_of"]] for part, fact in basis.items()]
 
 
-def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
-    passing, failing = candidate["sessions"]["attached"]
-    asked = f" for {document['users']:,} users" if document["users"] else ""
-    if candidate["loads"]:
-        asked = " for the " + ("peak hour" if "peak hour" in candidate["loads"] else "load as it comes")
-    monthly = candidate["monthly_usd"]
-    return [
-        f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",
-        f"{_many(candidate['nodes'], 'node')}{asked}",
-        "price unknown" if monthly is None else f"{units.usd(monthly)} a month",
-    ]
-
-
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def _notes(warnings: list[str]) -> list[str]:
+def notes(warnings: list[str]) -> list[str]:
     return [f"note: {warning}" for warning in warnings]
 
 

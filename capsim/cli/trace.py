@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capsim.cli.verbs import Format, OutputFormat
+from capsim.cli.options import Format, OutputFormat
 
 if TYPE_CHECKING:
     from capsim.cli.tables import Rows

@@ -1,38 +1,29 @@
 """The verbs. Results go to stdout, everything else to stderr."""
 
-import sys
-from contextlib import AbstractContextManager, nullcontext
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from capsim.scenario import Resolved
-
-INFEASIBLE, SLO_MISSED, INTERRUPTED = 3, 4, 130
-
-
-class Format(StrEnum):
-    table = "table"
-    json = "json"
-    csv = "csv"
-    markdown = "markdown"
-
-
-ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO", help="Scenario YAML file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a value; repeatable.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of every random stream.")]
-Replications = Annotated[int | None, typer.Option(min=1, help="Independent replications.")]
-Calibration = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Rest step times on this file of capsim calibrate.")
-]
-Duration = Annotated[str | None, typer.Option(metavar="TIME", help="Let requests arrive for this long, such as 10min.")]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the run directory here.")]
-OutputFormat = Annotated[Format, typer.Option("--format", help="How to print the result.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result and errors only.")]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
+from capsim.cli.options import (
+    INFEASIBLE,
+    INTERRUPTED,
+    SLO_MISSED,
+    Calibration,
+    Duration,
+    Format,
+    NoProgress,
+    Out,
+    OutputFormat,
+    Quiet,
+    Replications,
+    ScenarioFile,
+    Seed,
+    Set,
+    progress,
+    resolved_of,
+    say_where,
+)
 
 
 def run(
@@ -56,53 +47,21 @@ def run(
 
     if out is not None:
         store.check_target(out)
-    resolved = _resolved(scenario, set_, seed, replications, duration, calibration)
+    resolved = resolved_of(scenario, set_, seed, replications, duration, calibration)
     if assert_slo and resolved.scenario.slo is None:
         raise ScenarioError.one("--assert-slo needs a slo in the scenario", path=scenario, key="slo")
-    with _progress("simulating", quiet or no_progress) as tell:
+    with progress("simulating", quiet or no_progress) as tell:
         result = run_experiment(resolved, lambda index, ended: tell(f"replication {index + 1}: {ended:,} requests"))
     if out is not None:
         store.save(result, out)
     print(tables.render_run(result.summary, format_), end="")
-    _say_where(out, quiet)
+    say_where(out, quiet)
     if result.summary["run"]["interrupted"]:
         raise typer.Exit(INTERRUPTED)
     if result.summary["saturated"]:
         raise typer.Exit(INFEASIBLE)
     if assert_slo and not result.summary["slo"]["passed"]:
         raise typer.Exit(SLO_MISSED)
-
-
-def plan(
-    scenario: ScenarioFile,
-    set_: Set = None,
-    seed: Seed = None,
-    replications: Replications = None,
-    calibration: Calibration = None,
-    out: Out = None,
-    format_: OutputFormat = Format.table,
-    quiet: Quiet = False,
-    no_progress: NoProgress = False,
-) -> None:
-    """Find the sessions a node carries inside the SLO, the nodes that takes, its cost, and what binds."""
-    from capsim import store
-    from capsim.capacity import plan as plan_capacity
-    from capsim.cli import tables
-
-    if out is not None:
-        store.check_target(out)
-    resolved = _resolved(scenario, set_, seed, replications, None, calibration)
-    with _progress("searching", quiet or no_progress) as tell:
-        document, at_limit = plan_capacity(
-            resolved,
-            lambda sessions, point: tell(f"{sessions:,} sessions: goodput {point.summary['goodput']:.1%}"),
-        )
-    if out is not None:
-        store.save_plan(document, at_limit, out)
-    print(tables.render_plan(document, format_), end="")
-    _say_where(out, quiet)
-    if document["interrupted"]:
-        raise typer.Exit(INTERRUPTED)
 
 
 def check(
@@ -179,43 +138,3 @@ def _known_kind(kind: str) -> str:
     if kind not in SPECS:
         raise ScenarioError.one(f"unknown kind '{kind}'", hint=did_you_mean(kind, list(SPECS)))
     return kind
-
-
-def _resolved(
-    path: Path,
-    set_: list[str] | None,
-    seed: int | None,
-    replications: int | None,
-    duration: str | None,
-    calibration: Path | None,
-) -> "Resolved":
-    from capsim.scenario import resolve
-
-    options = {
-        "seed": seed, "replications": replications, "workload.duration_s": duration, "calibration": calibration,
-    }  # fmt: skip
-    return resolve(path, [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)])
-
-
-def _progress(what: str, off: bool) -> AbstractContextManager[Any]:
-    """A line on stderr that says how far things are; nothing where stderr is not a terminal."""
-    if off or not sys.stderr.isatty():
-        return nullcontext(lambda text: None)
-    from rich.console import Console
-
-    status = Console(stderr=True).status(what)
-
-    class Told:
-        def __enter__(self) -> Any:
-            status.start()
-            return lambda text: status.update(f"{what}: {text}")
-
-        def __exit__(self, *error: object) -> None:
-            status.stop()
-
-    return Told()
-
-
-def _say_where(out: Path | None, quiet: bool) -> None:
-    if out is not None and not quiet:
-        print(f"written to {out}", file=sys.stderr)

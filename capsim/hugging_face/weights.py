@@ -5,6 +5,7 @@ from capsim.hugging_face.keys import Keys
 
 _FROM_BF16 = ("bf16", "fp8", "int4")
 _FROM_FP8 = ("fp8", "int4")
+_FROM_BLOCKS = ("fp8_block", *_FROM_FP8)
 _COMPRESSED = {
     "float-quantized": _FROM_FP8,
     "nvfp4-pack-quantized": ("nvfp4",),
@@ -23,7 +24,7 @@ def weight_formats(text: Keys) -> tuple[str, ...]:
     found = text.nested("quantization_config")
     method = found.need("quant_method")
     if method == "fp8":
-        return ("fp4-fp8",) if experts == "fp4" else _FROM_FP8
+        return ("fp4-fp8",) if experts == "fp4" else _FROM_BLOCKS if found.get("weight_block_size") else _FROM_FP8
     if method == "mxfp4":
         return ("mxfp4",)
     if method in ("awq", "gptq"):

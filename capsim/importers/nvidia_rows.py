@@ -22,6 +22,7 @@ ELEMENT_BYTES = {"half": 2, "bfloat16": 2}
 EVEN = "balanced"
 BUSY_TOKENS = 64  # of each expert, where all experts are touched either way, so that uneven routing can only cost
 CONTRADICTION = 0.95
+UNCHOSEN = 1.5  # assumed: times as long as in bf16, with fewer bytes to read; all formats but one are below 1.3
 
 
 def gemm(frame: Any, engine: str, left_out: LeftOut) -> Iterator[Read]:
@@ -80,6 +81,7 @@ def experts(frame: Any, engine: str, left_out: LeftOut) -> Iterator[Read]:
     frame = _keep(frame, whole, left_out, "experts: ranks that do not share evenly")
     model = ["hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size", "moe_dtype"]
     frame = _without_contradictions(frame, model, left_out)
+    frame = _without_unchosen_formats(frame, model, left_out)
     evenest = frame.groupby(model)["distribution"].transform("min")  # "balanced" sorts before "power_law_1.01"
     even = frame["distribution"] == evenest
     frame = _keep(frame, even, left_out, "experts: uneven routing, where even routing is there")
@@ -135,6 +137,18 @@ def _without_contradictions(frame: Any, model: list[str], left_out: LeftOut) -> 
     bad = [key in wrong for key in frame[model].itertuples(index=False, name=None)]
     reason = "experts: uneven routing faster than even routing with all experts busy, so one of the two is wrong"
     return _keep(frame, [not flag for flag in bad], left_out, reason)
+
+
+def _without_unchosen_formats(frame: Any, model: list[str], left_out: LeftOut) -> Any:
+    """Without formats that take far longer than bf16 at most sizes and shapes: a kernel that no engine would choose."""
+    sizes = [name for name in [*model, "num_tokens", "distribution"] if name != "moe_dtype"]
+    times = frame.groupby([*sizes, "moe_dtype"])["latency"].min().unstack()
+    if "bfloat16" not in times:
+        return frame
+    ratio = times.div(times["bfloat16"], axis=0).median()
+    slow = list(ratio[ratio > UNCHOSEN].index)
+    reason = "experts: a format with fewer bytes that takes far longer than bf16, a kernel that nobody would choose"
+    return _keep(frame, ~frame["moe_dtype"].isin(slow), left_out, reason)
 
 
 def _keep(frame: Any, mask: Any, left_out: LeftOut, reason: str) -> Any:

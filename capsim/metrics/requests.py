@@ -91,12 +91,6 @@ def totals(requests: pd.DataFrame) -> dict[str, int]:
     return {"offered": len(requests), "asks": first_tries(requests), **counts, **sums}
 
 
-def asks(totals: dict[str, int]) -> dict[str, float | None]:
-    """How much was asked for, a request and its retries counting once, and which share of it was served in the end."""
-    offered = totals["asks"]
-    return {"offered": offered, "served_share": totals["completed"] / offered if offered else None}
-
-
 def rejections(requests: pd.DataFrame) -> dict[str, int]:
     """How many requests were turned away, by reason."""
     reasons = requests.loc[requests["outcome"] == "rejected", "reason"].astype(str).value_counts()

@@ -1,42 +1,81 @@
 """Which calibration a scenario's step times rest on, and how far they may be trusted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from capsim.catalog import Catalog, Fact
+from capsim.calibrations import Shipped, is_shipped, shipped
+from capsim.catalog import Catalog, Fact, Provenance, load_catalog
+from capsim.efficiency import Efficiency
 from capsim.hardware import Node
+from capsim.measured import Measured
 from capsim.scenario.resolved import Resolved
 from capsim.scenario.spec import Scenario
 from capsim.source import Source, load
 from capsim.steptime.calibrated import Calibrated
 from capsim.steptime.roofline import Roofline
 
+Found = tuple[Efficiency, tuple[str, Provenance]]
+"""A calibration, and its name with the facts behind it."""
 
-def key_of(
+
+def calibration_of(
     catalog: Catalog, source: Source, scenario: Scenario, node: Node, complain: Callable[..., None]
-) -> str | None:
-    """The calibration of the node's device under the engine; else of that device under another engine; else, of a file
-    that the scenario names, the first with measured kernels, which are carried over in utilisation."""
+) -> Found | None:
+    """The calibration of the file that a scenario names; else the one that ships for the node's device and the engine;
+    else the catalog's, whose step times are the roofline's. None where there is none, which is complained of.
+
+    Of each the exact pair of device and engine comes first, then that device under another engine; of a file at last
+    the first with measured kernels, which are carried over in utilisation.
+    """
     engine = scenario.engine or node.engine
-    keys = list(catalog.calibrations)
-    if scenario.calibration is not None:
-        path = source.file(scenario.calibration, "calibration")
-        keys = [str(key) for key in load(path).values.get("calibrations", {})]
-    exact = f"{node.device}/{engine}"
-    if exact in keys:
-        return exact
-    specs = {key: catalog.calibrations[key] for key in keys}
-    borrowed = next((key for key, spec in specs.items() if spec.device == node.device), None)
-    if borrowed is not None:
-        return borrowed
-    if scenario.calibration is None:
+    if isinstance(scenario.calibration, Path):
+        return _of_file(catalog, source, scenario.calibration, (node.device, engine), complain)
+    key = _key_of(catalog.calibrations, node.device, engine)
+    if scenario.calibration == "auto" and (key is None or _is_shipped_entry(catalog, key)):
+        served = next((name for name in (engine, *catalog.engines) if is_shipped(node.device, name)), None)
+        if served is not None and key is not None:
+            return _with_kernels(catalog, key, shipped(node.device, served))
+    if key is None:
         complain(f"no calibration of {node.device} under any engine", "node", hint="give one with calibration:")
         return None
-    measured = next((key for key, spec in specs.items() if spec.measured and spec.measured.kernels), None)
-    if measured is None:
+    return catalog.calibrations[key], (key, catalog.provenance["calibrations", key])
+
+
+def _of_file(
+    catalog: Catalog, source: Source, path: Path, wanted: tuple[str, str], complain: Callable[..., None]
+) -> Found | None:
+    keys = [str(key) for key in load(source.file(path, "calibration")).values.get("calibrations", {})]
+    specs = {key: catalog.calibrations[key] for key in keys}
+    measured = (key for key, spec in specs.items() if spec.measured and spec.measured.kernels)
+    key = _key_of(specs, *wanted) or next(measured, None)
+    if key is None:
         found = f"is for {', '.join(keys)}" if keys else "has no calibrations"
-        complain(f"{scenario.calibration.name} {found}, not {exact}", "calibration", hint="capsim calibrate writes one")
-    return measured
+        complain(f"{path.name} {found}, not {'/'.join(wanted)}", "calibration", hint="capsim calibrate writes one")
+        return None
+    return specs[key], (path.name, catalog.provenance["calibrations", key])
+
+
+def _key_of(specs: Mapping[str, Efficiency], device: str, engine: str) -> str | None:
+    """The pair itself, else the device under another engine."""
+    if (exact := f"{device}/{engine}") in specs:
+        return exact
+    return next((key for key, spec in specs.items() if spec.device == device), None)
+
+
+def _is_shipped_entry(catalog: Catalog, key: str) -> bool:
+    """Whether an entry is the catalog's own: one that the user brought along stands as it is."""
+    return catalog.calibrations[key] is load_catalog().calibrations.get(key)
+
+
+def _with_kernels(catalog: Catalog, key: str, kernels: Shipped) -> Found:
+    """The catalog's entry with the kernels that ship, whose times have the launches in them."""
+    entry, facts = catalog.calibrations[key], catalog.provenance["calibrations", key]
+    measured = Measured(kernels=kernels.tables, residuals=kernels.residuals)
+    update = {"engine": kernels.engine, "measured": measured, "layer_s": 0.0, "expert_layer_s": 0.0}
+    source = f"{kernels.source}; host time, and what was not measured, as {key}: {facts.source}"
+    told = Provenance(basis="calibrated", source=source, as_of=kernels.as_of)
+    return entry.model_copy(update=update | kernels.coefficients), (f"{kernels.device}/{kernels.engine}", told)
 
 
 def graded(resolved: Resolved) -> Resolved:

@@ -13,6 +13,7 @@ NAMES = {
     "price": "prices",
 }  # fmt: skip
 FILES = ("catalog", "calibration")
+OWN_CALIBRATIONS = ("auto", "none")  # not files
 
 
 def catalog_of(source: Source) -> tuple[Catalog, list[Problem]]:
@@ -39,7 +40,8 @@ def is_config(model: object) -> bool:
 def _files(source: Source, key: str) -> list[str]:
     """What a key lists; anything but paths is left to the schema."""
     given = source.values.get(key)
-    return [path for path in (given if isinstance(given, list) else [given]) if isinstance(path, str)]
+    paths = [path for path in (given if isinstance(given, list) else [given]) if isinstance(path, str)]
+    return [path for path in paths if not (key == "calibration" and path in OWN_CALIBRATIONS)]
 
 
 def _with_config(catalog: Catalog, source: Source) -> Catalog:

@@ -17,7 +17,7 @@ from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
 from capsim.parallelism import Parallelism, divides
 from capsim.prices import Price
-from capsim.scenario.calibration import graded, key_of
+from capsim.scenario.calibration import calibration_of, graded
 from capsim.scenario.own_facts import catalog_of
 from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
 from capsim.scenario.resolved import Resolved
@@ -90,13 +90,11 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     engine = find.get("engines", scenario.engine or node.engine, "engine")
     price = _price(scenario, node, find)
     api_tier = None if scenario.api_tier is None else find.get("api_tiers", scenario.api_tier, "api_tier")
-    step_time = key_of(find.catalog, find.source, scenario, node, find.complain)
+    calibration = calibration_of(find.catalog, find.source, scenario, node, find.complain)
     _check_engine(scenario, engine, scenario.engine or node.engine, kv_format, find)
     find.check()
-    assert step_time is not None
-    efficiency = find.get("calibrations", step_time, "step_time")
-    if scenario.calibration is not None:
-        find.basis["step_time"] = (scenario.calibration.name, find.basis["step_time"][1])
+    assert calibration is not None
+    efficiency, find.basis["step_time"] = calibration
     device = find.get("devices", node.device, "device")
     if kv_format.arithmetic is not None and not device.computes_in(kv_format.arithmetic):
         missing = f"{device.name} does not compute in {kv_format.arithmetic}, which {kv_format.name} KV needs"

@@ -104,7 +104,7 @@ class Scenario(_Spec):
     memory: MemorySpec = MemorySpec()
     kv_capacity_tokens: PositiveInt | None = None
     kv_offload: OffloadSpec | None = None
-    calibration: Path | None = None
+    calibration: Literal["auto", "none"] | Path = "auto"
     api_tier: str | None = None
     price: Annotated[PriceSpec | None, BeforeValidator(lambda v: {"catalog": v} if isinstance(v, str) else v)] = None
     workload: Workload

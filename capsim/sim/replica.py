@@ -46,8 +46,7 @@ class Work(NamedTuple):
 class Replica:
     """Schedules its sequences step by step, or run by run while only decoding goes on.
 
-    ``sharing`` replicas, the batches of a pipeline, have one pool.
-    ``on_start`` and ``on_stop`` are told of sequences that enter and leave the batch.
+    ``sharing`` replicas, the batches of a pipeline, have one pool; ``on_start`` and ``on_stop`` watch the batch.
     """
 
     def __init__(
@@ -177,8 +176,9 @@ class Replica:
 
     def steps_within_pool(self, steps: int) -> int:
         """How many of the next ``steps`` steps this replica's part of the free blocks allows."""
-        room = self.cache.free_blocks // self._sharing + self._booked
-        return self._decoding.steps_within(steps, room) if self._decoding.count else steps
+        if not self._decoding.count:
+            return steps
+        return self._decoding.steps_within(steps, self.cache.free_blocks // self._sharing + self._booked)
 
     def finish_steps(self, steps: int, now_s: float) -> tuple[list[Sequence], int]:
         """Book ``steps`` steps that have passed: the sequences that ended, and the KV blocks held in the last step."""

@@ -19,6 +19,7 @@ from capsim.steptime.carried import Carried, nearest
 from capsim.steptime.roofline import Roofline, largest
 
 PLAIN = ("full", "sliding", "chunked")
+STORED_AS_THEY_ARE = ("bf16", "fp8")  # a token's KV is thousandths of the bytes of a step, so no table is missed
 PLAIN_FORMAT = KVFormat(name="bf16", key_bits=16, value_bits=16)
 
 
@@ -161,7 +162,7 @@ class Calibrated(Roofline):
         if self._mixture is None:
             return super()._experts(tokens, routed)
         seconds, moving = self._mixture.seconds(self._routed(tokens, routed))
-        return seconds * moving, seconds * (1 - moving)
+        return seconds * moving, seconds * (1 - moving) * self._heaviest
 
     def _decoding(self, group: Attention, stream: KVStream, kv_format: KVFormat) -> list[Carried]:
         """Kernels of a stream's decode attention: one for compressed layers, one for those that the format leaves."""
@@ -222,7 +223,8 @@ class Calibrated(Roofline):
                 shape = {"kv_heads": float(heads), "head_dim": float(dim), "pair_bytes": pair_bytes(stored, dim)}
                 table = nearest(self._tables, "kv_write", shape, {"kv_format": (stored.name,)})
                 if table is None:
-                    self._miss(f"writing {stored.name} KV")
+                    if stored.name not in STORED_AS_THEY_ARE:
+                        self._miss(f"writing {stored.name} KV")
                     return []
                 kernels.append(self._carried(table, shape, count=layers * self._stretch))
         return kernels
@@ -256,13 +258,18 @@ class Calibrated(Roofline):
         return Carried(table, shape, *self._places, weights.compute, count)
 
     def _experts_table(self, weights: WeightFormat) -> Carried | None:
-        """Routed experts by the tokens routed; shared experts count as dense layers."""
+        """Routed experts of one rank by the tokens routed; shared experts count as dense layers.
+
+        A rank has a slice of each expert, or some of the experts and so of each token's. The heaviest rank computes
+        more tokens than the mean, but reads no more experts.
+        """
         experts = self.model.experts
         if experts is None:
             return None
+        ranks, slices = self.layout.expert_ranks, 1 if self.layout.expert else self.layout.tp
         shape = {
-            "hidden": float(self.model.expert_width), "intermediate": float(experts.intermediate),
-            "experts": float(experts.count), "top_k": float(experts.top_k), "shared_experts": 0.0,
+            "hidden": float(self.model.expert_width), "intermediate": experts.intermediate / slices,
+            "experts": experts.count / ranks, "top_k": experts.top_k / ranks, "shared_experts": 0.0,
             "weight_bytes": weights.experts_bytes,
         }  # fmt: skip
         table = nearest(self._tables, "experts", shape, {"weight_format": _like(weights)})
@@ -270,9 +277,8 @@ class Calibrated(Roofline):
             self._miss("experts")
             return None
         self._stand_in("experts", weights, table)
-        ranks = self.layout.expert_ranks if self.layout.expert else self.layout.tp
-        count = self._stretch * self._imbalance() * experts.layers / ranks
-        return Carried(table, shape, *self._places, weights.compute, count)
+        self._heaviest = self._imbalance()
+        return Carried(table, shape, *self._places, weights.compute, self._stretch * experts.layers)
 
     def _carried(self, table: KernelTable, shape: dict[str, float], count: float) -> Carried:
         return Carried(table, shape, *self._places, count=count)
@@ -297,7 +303,8 @@ def _beyond(what: str, size: float, most: float) -> list[str]:
 
 def _like(weights: WeightFormat) -> tuple[str, ...]:
     """Weight formats whose kernels may stand in, the best first."""
-    return (weights.name, weights.compute, "bf16", "fp16", "fp8", "int4", "fp32")
+    blocks = ("fp8_block",) if weights.compute == "fp8" else ()
+    return (weights.name, weights.compute, *blocks, "bf16", "fp16", "fp8", "int4", "fp32")
 
 
 def _shapes(model: ModelSpec, tp: int) -> list[tuple[float, float, float]]:

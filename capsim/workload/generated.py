@@ -46,7 +46,7 @@ def telling_span_s(workload: Workload) -> float:
 
 def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) -> np.ndarray:
     """When an open workload's requests come within ``span_s``. Shape (n,)."""
-    timed = workload.model_copy(update={"duration_s": span_s, "requests": None})
+    timed = workload.changed(duration_s=span_s, requests=None)
     if workload.in_sessions:
         return request_times(timed, seed, replication)
     return draw_arrivals(timed, seed, replication)[0]

@@ -9,7 +9,7 @@ from typing import Any
 from capsim.errors import ScenarioError
 from capsim.source import Source, validate
 from capsim.workload.fit import Fit, fit
-from capsim.workload.inference_perf import is_profile, read_profile
+from capsim.workload.inference_perf import is_profile, mixed_shares, read_profile
 from capsim.workload.servegen import is_clients, read_clients
 from capsim.workload.spec import WorkloadPreset
 from capsim.workload.traces import read_trace
@@ -44,7 +44,8 @@ def preset_of(path: Path, columns: dict[str, str] | None, today: date) -> Preset
         return Preset(path.name, _entry("measured", source, today, _valid(read_clients(path), path)))
     if is_profile(path):
         source = f"{path.name} ({digest(path)}): inference-perf profile; rate assumed"
-        return Preset(path.stem, _entry("assumed", source, today, _valid(read_profile(path), path)))
+        entry = _entry("assumed", source, today, _valid(read_profile(path), path))
+        return Preset(path.stem, entry, notes=tuple(mixed_shares(path)))
     trace = read_trace(path, columns)
     try:
         fitted = fit(trace)

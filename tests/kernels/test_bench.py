@@ -1,7 +1,9 @@
 """The command: the file it writes, what it prints last, and what Ctrl-C leaves."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from rich.console import Console
 from kernels_bench import bench as bench_module
 from kernels_bench.backends import MODULES
 from kernels_bench.bench import MissingError, bench
+from kernels_bench.card import Card
 from kernels_bench.worker import header
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +60,7 @@ def test_header_first_then_every_measurement(says, console, tmp_path):
     assert summary["rows"] == 2
     assert (summary["file"], summary["device"]) == (str(tmp_path / "out.jsonl"), "cpu-test")
     card = console.export_text()
-    assert "gemm plain bf16 2 8 tokens 4 ms 2.5% 1 2" in " ".join(card.split()), "the largest of two points"
+    assert "gemm, plain: tokens bf16 2 8 4 ms 2.5% 1 2" in " ".join(card.split()), "the largest of two points"
     assert "skipped numba: numba is not installed" in card
 
 
@@ -92,6 +95,31 @@ def test_a_worker_that_dies_is_an_error(says, console, tmp_path):
     assert read(tmp_path / "out.jsonl") == [HEADER, ROW]
 
 
+def test_the_card_fits_a_terminal_of_80_columns():
+    card = Card(HEADER, 60)
+    for op, kernel, shape in (
+        ("experts", "mlx-gather_qmm", {"tokens": 4096, "active_experts": 128, "weight_format": "int4"}),
+        ("gemm", "mlx-quantized_matmul", {"tokens": 128, "in_features": 4096, "out_features": 128256}),
+        ("decode_attention", "triton-fused", {"context_tokens": 131072, "kv_format": "turboquant_4bit_nc"}),
+    ):
+        card.add(ROW | {"op": op, "kernel": kernel, "shape": shape, "iqr_s": 2.5e-3})
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(card.whole())
+    lines = console.export_text().splitlines()
+    assert not any("…" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 2 + 2 * 3
+    assert len({line.rindex("2 ms") for line in lines if "2 ms" in line}) == 1, "figures stand below one another"
+
+
+def test_off_a_terminal_a_line_says_how_far_it_is(says, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_module, "LOG_EVERY_S", 0.0)
+    says(HEADER, ROW)
+    text = io.StringIO()
+    bench("cpu", 60, tmp_path / "out.jsonl", Console(file=text, width=80))
+    assert re.search(r"measuring: \d+ s, at most (59|60) s left, 1 points; gemm, plain, bf16\n", text.getvalue())
+
+
 def run(*arguments):
     command = [sys.executable, "-m", "kernels_bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "120"})
@@ -102,6 +130,20 @@ def test_bad_arguments_are_named():
         done = run(*arguments)
         assert done.returncode == 2
         assert message in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("verb", [[], ["engine", "transformers"]])
+def test_a_file_that_cannot_be_written_is_an_error_before_anything_is_measured(verb, tmp_path):
+    for out, message in ((tmp_path / "missing" / "k.jsonl", "there is no folder"), (tmp_path, "cannot be written")):
+        done = run(*verb, "--out", str(out))
+        assert done.returncode == 2
+        assert message in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_the_engines():
+    assert "engine transformers|vllm" in run("--help").stdout
 
 
 def test_every_backend_names_what_it_lacks_or_runs():

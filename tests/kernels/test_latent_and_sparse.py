@@ -1,9 +1,9 @@
-"""MLA and sparse decode attention against plain numpy, and what their cases say they read."""
+"""MLA, sparse and prefill attention against plain numpy, and what their cases say they read."""
 
 import numpy as np
 import pytest
 
-from kernels_bench import mla, sparse
+from kernels_bench import gqa, mla, sparse
 from kernels_bench.clocks import clock
 
 RNG = np.random.default_rng(0)
@@ -75,3 +75,16 @@ def test_cases_run_on_the_cpu(case):
     pytest.importorskip("torch")
     call = case.prepare()
     assert all(clock("cpu").time_s(call) > 0 for _ in range(2))
+
+
+@pytest.mark.parametrize(("context", "new"), [(0, 1), (0, gqa.BLOCK + 3), (7, gqa.BLOCK), (70, 2 * gqa.BLOCK + 1)])
+def test_prefill_equals_plain_numpy(context, new):
+    torch = pytest.importorskip("torch")
+    queries = RNG.normal(size=(4, new, 8))
+    keys, values = RNG.normal(size=(2, 2, context + new, 8))
+    found = gqa.prefill(*map(torch.tensor, (queries, keys, values))).numpy()
+    for head in range(4):
+        for index in range(new):
+            seen = slice(context + index + 1)
+            weights = softmax(keys[head // 2, seen] @ queries[head, index] / np.sqrt(8))
+            np.testing.assert_allclose(found[head, index], weights @ values[head // 2, seen], atol=1e-5)

@@ -58,7 +58,7 @@ def test_error_of_one_hot_vectors_is_the_theorys(bits):
     assert np.mean(errors) == pytest.approx(distortion(bits, D), rel=0.02)
 
 
-@pytest.mark.parametrize(("name", "bits"), [("turboquant_3.5", (4, 3)), ("turboquant_2.5", (3, 2))])
+@pytest.mark.parametrize(("name", "bits"), [("tq_paper_3.5b", (4, 3)), ("tq_paper_2.5b", (3, 2))])
 def test_error_of_mixed_widths_is_the_mean_of_both(name, bits):
     key, _ = KV_FORMATS[name]
     x, signs = unit_vectors(8000, D).astype(np.float32), rotation_signs(D)
@@ -104,7 +104,7 @@ def test_four_bit_codes_lie_low_nibble_first_and_three_bit_ones_in_groups_of_24(
     [
         ("bf16", 512), ("fp8", 256), ("q8_0", 272), ("q4_0", 144),
         ("turboquant_k8v4", 196), ("turboquant_4bit_nc", 134), ("turboquant_k3v4_nc", 118), ("turboquant_3bit_nc", 102),
-        ("turboquant_4", 132), ("turboquant_3.5", 116), ("turboquant_3", 100), ("turboquant_2.5", 84),
+        ("tq_paper_4b", 132), ("tq_paper_3.5b", 116), ("tq_paper_3b", 100), ("tq_paper_2.5b", 84),
     ],
 )  # fmt: skip
 def test_slots_to_the_byte(kv_format, expected):
@@ -127,7 +127,7 @@ def test_a_four_bit_slot_of_vllm():
 
 
 @pytest.mark.parametrize(
-    ("kv_format", "tolerance"), [("bf16", 3e-3), ("fp8", 0.05), ("q8_0", 0.01), ("q4_0", 0.12), ("turboquant_4", 0.12)]
+    ("kv_format", "tolerance"), [("bf16", 3e-3), ("fp8", 0.05), ("q8_0", 0.01), ("q4_0", 0.12), ("tq_paper_4b", 0.12)]
 )
 def test_decoding_undoes_encoding(kv_format, tolerance):
     x, signs = np.random.default_rng(0).normal(size=(100, D)).astype(np.float32), rotation_signs(D)

@@ -29,6 +29,8 @@ SCHEMA_VERSION = 1
 LIMITS = {"ttft_mean_s": (0.10, 1.0), "tpot_mean_s": (0.07, 1.5), "e2e_p50_s": (0.07, 1.5), "requests_per_s": (0.03, 0)}
 """For each figure the mean error that passes, or how many times the engine's own repeat error where that is more."""
 MOST_LOAD = 0.8
+MOST_REPEAT = 0.15
+"""An engine that differs from itself by more than this when a load is repeated is no measure of anything."""
 ENOUGH_RUNS = 6
 ENGINES: dict[str, Callable[[StepTimeModel], StepTimeModel]] = {"vllm": lambda model: model, "transformers": OneProduct}
 """Engines that schedule as capsim's vLLM does, and how each one's step time reads a batch.
@@ -147,8 +149,11 @@ def figures(requests: pd.DataFrame, steps: int, preemptions: int) -> dict[str, A
 
 
 def _judge_loads(runs: list[dict[str, Any]], engine: str) -> None:
-    """Mark the runs whose latencies are to be judged: a burst, or arrivals below most of what a burst gets through."""
-    best = max((run["measured"]["requests_per_s"] for run in runs if run["load"] == "burst"), default=np.inf)
+    """Mark the runs whose latencies are to be judged: a burst, or arrivals below most of what a burst gets through.
+
+    Without a burst nobody knows how loaded the others are, and none of them is judged.
+    """
+    best = max((run["measured"]["requests_per_s"] for run in runs if run["load"] == "burst"), default=0.0)
     for run in runs:
         below = run["rate_per_s"] is not None and run["rate_per_s"] <= MOST_LOAD * best
         starved = engine != "vllm" and run["measured"]["preemptions"] > 0
@@ -165,7 +170,8 @@ def _errors(runs: list[dict[str, Any]]) -> dict[str, Any]:
         error = float(np.mean([abs(run["error"][key]) for run in judged])) if judged else None
         bias = float(np.mean([run["error"][key] for run in judged])) if judged else None
         limit = max(most, times * (repeats[key] or 0.0))
-        passed = None if error is None or len(judged) < ENOUGH_RUNS else error <= limit
+        decided = error is not None and len(judged) >= ENOUGH_RUNS and (repeats[key] or 0.0) <= MOST_REPEAT
+        passed = error <= limit if decided and error is not None else None
         result[key] = {"error": error, "bias": bias, "repeat_error": repeats[key], "limit": limit, "passed": passed}
     return {"runs": len(judged), "figures": result}
 

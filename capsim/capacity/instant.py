@@ -1,0 +1,106 @@
+"""The instant answer: users inside the SLO by the closed form, from a resolved scenario."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from capsim.estimate.demand import Demand
+from capsim.estimate.replica import Replica
+from capsim.estimate.users import Fleet
+from capsim.scenario import Resolved
+from capsim.workload import chats
+from capsim.workload.chats import Longest
+from capsim.workload.requests import mean_think_s
+from capsim.workload.sessions import Prefix, shared_tokens
+from capsim.workload.spec import Workload
+
+SAMPLE = 512
+PAUSES = 8192
+POOLED = ("least-loaded", "prefix-aware")
+STICKY = ("session-affine", "prefix-aware")
+
+
+@dataclass(frozen=True)
+class Instant:
+    """What the closed form says of one fleet: sessions that keep the SLO (0: not even one does), and then requests in
+    flight, goodput, and latencies by name as mean and percentiles."""
+
+    sessions: int
+    in_flight: float
+    goodput: float
+    latency: dict[str, dict[str, float]]
+
+
+def fleet_of(resolved: Resolved) -> Fleet:
+    """The closed form's view of the fleet."""
+    slo, engine, router = resolved.scenario.slo, resolved.engine, resolved.scenario.router
+    assert slo is not None
+    blocks, blocks_of = _own_blocks(resolved), resolved.block_rule.blocks
+    limits = resolved.max_num_seqs, engine.max_num_batched_tokens
+    caches = bool(engine.prefix_caching and resolved.workload.in_sessions)
+    replica = Replica(
+        resolved.step_time_model(), resolved.model.streams, blocks, blocks_of, *limits, resolved.longest.tokens,
+        engine.reserve == "answer", caches, demand_of(resolved),
+    )  # fmt: skip
+    found = 1.0 if router in STICKY else 1 / resolved.replicas
+    return Fleet(replica, slo, resolved.replicas, router in POOLED, found)
+
+
+def _own_blocks(resolved: Resolved) -> int:
+    """KV blocks of a replica beside those that hold what prompts have in common."""
+    blocks, prefix = resolved.memory.blocks // resolved.layout.pp, resolved.workload.prefix
+    if prefix is None or not resolved.engine.prefix_caching:
+        return blocks
+    groups = prefix.groups.count * prefix.groups.tokens if prefix.groups else 0
+    return max(1, blocks - resolved.block_rule.blocks(prefix.global_tokens + groups))
+
+
+def instant(resolved: Resolved) -> Instant | None:
+    """Sessions by the closed form; None where no number of them misses the SLO."""
+    fleet = fleet_of(resolved)
+    sessions = fleet.most_users()
+    if sessions is None:
+        return None
+    at = max(1, sessions)
+    return Instant(sessions, fleet.in_flight(at), fleet.goodput(at), fleet.latency(at))
+
+
+def demand_of(resolved: Resolved) -> Demand:
+    """A sample of its requests, in sessions or one by one."""
+    if resolved.workload.in_sessions:
+        return _session_demand(resolved.workload, resolved.longest)
+    prompt, output = resolved.lengths
+    rows = np.linspace(0, len(prompt) - 1, min(SAMPLE, len(prompt))).astype(int)
+    nothing = np.zeros(len(rows), dtype=int)
+    never, first = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=bool)
+    think_s = mean_think_s(resolved.workload, resolved.longest)
+    return Demand(prompt[rows], output[rows], nothing, nothing, never, first, think_s)
+
+
+@lru_cache(maxsize=32)
+def _session_demand(workload: Workload, longest: Longest) -> Demand:
+    prefix = workload.prefix or Prefix()
+    some = chats.sample(workload, PAUSES, longest)
+    think_s = float(np.mean([pause for chat in some for pause in chat.pause_s]))
+    prompt, output = chats.tokens(some)
+    rows = np.linspace(0, len(prompt) - 1, SAMPLE).astype(int)
+    reused = np.concatenate([chats.reused_tokens(chat, prefix) for chat in some])
+    shared = np.minimum(prompt - 1, shared_tokens(prefix))
+    before_s = np.concatenate([[np.inf, *chat.pause_s[:-1]] for chat in some])
+    later = np.concatenate([chat.turn for chat in some]) > 0
+    return Demand(
+        prompt[rows], output[rows], shared[rows], np.maximum(reused, shared)[rows], before_s[rows], later[rows], think_s
+    )
+
+
+def met_pause_s(resolved: Resolved) -> float:
+    """Mean length of the pauses as they are met at some instant: longer ones more often. 0 where there are none."""
+    workload = resolved.workload
+    if workload.in_sessions:
+        pauses_s = np.concatenate([chat.pause_s for chat in chats.sample(workload, PAUSES, resolved.longest)])
+    elif workload.think_s is not None:
+        pauses_s = workload.think_s.draw(np.random.default_rng(3).random((PAUSES, 2)))
+    else:
+        return 0.0
+    return float((pauses_s**2).mean() / pauses_s.mean()) if pauses_s.any() else 0.0
