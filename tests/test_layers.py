@@ -11,9 +11,13 @@ LAYERS = (
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers",
     "kernel_tables", "measured", "efficiency",
     "slo", "workload", "catalog", "calibrations", "importers", "memory", "steptime", "calibrate", "stats", "queueing",
-    "estimate", "scenario", "sim", "metrics", "cost", "experiment", "sizing", "validate", "store", "capacity", "cli",
+    "estimate", "scenario", "sim", "metrics", "cost", "experiment", "sizing", "validate", "store", "capacity", "sweep",
+    "levers", "claims", "breakeven", "contract", "tiers", "compare", "charts", "report", "api", "jobs", "cli", "pages",
 )  # fmt: skip
-ONLY_IN = {"simpy": "sim", "altair": "charts", "streamlit": "pages", "torch": "", "triton": "", "mlx": "", "dask": ""}
+ONLY_IN = {
+    "simpy": "sim", "distributed": "sweep", "altair": "charts", "streamlit": "pages",
+    "torch": "", "triton": "", "mlx": "",
+}  # fmt: skip
 FILES = sorted((ROOT / "capsim").rglob("*.py"))
 
 

@@ -1,0 +1,1 @@
+"""What a person looks at: Altair charts of results, one file a kind of result. Nothing is computed here."""
