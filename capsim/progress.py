@@ -1,0 +1,56 @@
+"""How far a long run is: a file in its directory that another process watches."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+FILE = "progress.json"
+State = Literal["running", "done", "failed", "interrupted"]
+
+
+class ProgressFile:
+    """Writes ``progress.json``: ``{state, done, total, started_s, updated_s, eta_s, pid, live, message}``.
+
+    ``done`` of ``total`` parts are finished (``total`` None where their number is not known), times are seconds since
+    the epoch, ``eta_s`` the seconds left at the pace so far, and ``live`` what is known by now. Without a directory
+    nothing is written.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+        self._started_s = time.time()
+
+    def tell(
+        self,
+        done: float,
+        total: float | None,
+        *,
+        state: State = "running",
+        live: dict[str, Any] | None = None,
+        message: str = "",
+    ) -> None:
+        """Replace the file in one step, so that a reader sees a whole one."""
+        if self._directory is None:
+            return
+        now_s = time.time()
+        pace_s = (now_s - self._started_s) / done if done else None
+        document = {
+            "state": state, "done": done, "total": total, "started_s": self._started_s, "updated_s": now_s,
+            "eta_s": None if pace_s is None or total is None else max(0.0, total - done) * pace_s,
+            "pid": os.getpid(), "live": live or {}, "message": message,
+        }  # fmt: skip
+        self._directory.mkdir(parents=True, exist_ok=True)
+        fresh = self._directory / f".{FILE}.{os.getpid()}"
+        fresh.write_text(json.dumps(document) + "\n")
+        fresh.replace(self._directory / FILE)
+
+
+def read_progress(directory: Path) -> dict[str, Any] | None:
+    """What the file says; None where there is none."""
+    try:
+        document: dict[str, Any] = json.loads((directory / FILE).read_text())
+    except FileNotFoundError:
+        return None
+    return document
