@@ -1,13 +1,14 @@
 """A scenario with every name looked up: what the rest of capsim works on."""
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from capsim.api_tiers import ApiTier
-from capsim.catalog import Fact
+from capsim.catalog import Catalog, Fact, load_catalog
 from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
 from capsim.estimate import Estimate, saturation
@@ -35,7 +36,8 @@ class Resolved:
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
     behind it; ``warnings`` are what a reader of the result should know; ``measured_on`` is the device that
-    ``efficiency`` is of, ``api_tier`` a hosted model to compare with.
+    ``efficiency`` is of, ``api_tier`` a hosted model to compare with; ``path``, ``overrides`` and
+    ``catalog`` are what it was resolved from.
     """
 
     scenario: Scenario
@@ -55,6 +57,9 @@ class Resolved:
     measured_on: Device
     warnings: tuple[str, ...] = ()
     api_tier: ApiTier | None = None
+    path: Path | None = None
+    overrides: tuple[str, ...] = ()
+    catalog: Catalog = field(default_factory=load_catalog, repr=False)
 
     @property
     def name(self) -> str:
