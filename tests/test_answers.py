@@ -105,7 +105,8 @@ def test_a_variant_keeps_the_overrides_and_adds_to_them(resolved):
 
 
 def test_another_engine_comes_with_its_own_limits_and_another_node_with_its_own_price(resolved):
-    one = resolved("scheduler.max_num_seqs=64", "kv_format=bf16", "plan.nodes=[mac-mini-m4-pro]", "slo.ttft_s=60 s", "slo.tpot_s=1 s")
+    slow = ["kv_format=bf16", "slo.ttft_s=60 s", "slo.tpot_s=1 s"]
+    one = resolved("scheduler.max_num_seqs=64", "plan.nodes=[mac-mini-m4-pro]", *slow)
     (row,) = answers(one)["estimates"]
     assert row["max_num_seqs"] == 1
     assert row["basis"]["price"]["key"].startswith("mac-mini-m4-pro")
