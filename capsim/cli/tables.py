@@ -6,6 +6,7 @@ from typing import Any
 
 from capsim import units
 from capsim.glossary import LATENCIES, METRICS
+from capsim.metrics.requests import OUTCOMES
 from capsim.store import to_json
 
 Rows = list[list[str]]
@@ -28,13 +29,12 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
 
 def _run_head(summary: dict[str, Any]) -> Rows:
     run, requests = summary["run"], summary["requests"]
-    counts = ", ".join(f"{count:,} {outcome}" for outcome, count in requests.items() if count or outcome != "abandoned")
     nodes = summary["scenario"]["scenario"].get("nodes", 1)
     rows = [
         *what_rows(summary),
         ["Run", f"{run['id']} on {many(nodes, 'node')}, seed {run['seed']}, "
                 f"{many(run['replications'], 'replication')}"],
-        ["Requests", counts],
+        ["Requests", _counts(requests)],
         ["Throughput", f"{summary['throughput']['requests_per_s']:.3g} requests/s, "
                        f"{units.count(summary['throughput']['output_tokens_per_s'])} output tokens/s"],
     ]  # fmt: skip
@@ -45,6 +45,15 @@ def _run_head(summary: dict[str, Any]) -> Rows:
         verdict = "met" if summary["slo"]["passed"] else "MISSED"
         rows.append(["SLO", f"{verdict}: goodput {goodput}, target {summary['slo']['attained']:.0%}"])
     return rows
+
+
+def _counts(requests: dict[str, Any]) -> str:
+    """What became of the requests, and of what was asked for where some of it was asked again."""
+    seen = [name for name in ("offered", *OUTCOMES) if requests[name] or name != "abandoned"]
+    parts = [f"{requests[name]:,} {name}" for name in seen]
+    if requests["asks"] != requests["offered"]:
+        parts.append(f"{requests['served_share']:.1%} of {requests['asks']:,} asks served")
+    return ", ".join(parts)
 
 
 def what_rows(document: dict[str, Any]) -> Rows:
