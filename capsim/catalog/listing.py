@@ -22,10 +22,15 @@ def rows(kind: str, catalog: Catalog, today: date) -> list[list[str]]:
     table = [[kind, *columns, "basis", "as of"]]
     for key, spec in getattr(catalog, kind).items():
         fact = catalog.provenance[kind, key]
-        stale = " stale" if kind in PRICED and isinstance(fact.as_of, date) and today - fact.as_of > STALE else ""
+        stale = " stale" if kind in PRICED and is_stale(fact, today) else ""
         figures = [figure(spec, catalog) for figure in columns.values()]
         table.append([key, *figures, _basis(fact), f"{fact.as_of}{stale}"])
     return table
+
+
+def is_stale(fact: Provenance, today: date) -> bool:
+    """Whether a price is older than half a year."""
+    return isinstance(fact.as_of, date) and today - fact.as_of > STALE
 
 
 def _basis(fact: Provenance) -> str:
