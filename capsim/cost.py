@@ -8,8 +8,8 @@ from capsim.prices import HOURS_PER_MONTH, OwnPrice, Price
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
 
 
-def monthly_cost(price: Price | None, nodes: int) -> dict[str, Any]:
-    """Monthly cost of ``nodes`` nodes: ``{price, monthly_usd, lines}``.
+def monthly_cost(price: Price | None, nodes: float) -> dict[str, Any]:
+    """Monthly cost of ``nodes`` nodes (their mean, where they come and go): ``{price, monthly_usd, lines}``.
 
     Every line has ``{name, quantity, unit, unit_usd, monthly_usd}`` and they add up to ``monthly_usd``. Without a price
     the cost is None, never 0.
@@ -64,7 +64,7 @@ def _line(name: str, quantity: float, unit: str, unit_usd: float | None) -> dict
     return {"name": name, "quantity": quantity, "unit": unit, "unit_usd": unit_usd, "monthly_usd": monthly_usd}
 
 
-def _all_in_lines(price: Price, nodes: int) -> list[dict[str, Any]]:
+def _all_in_lines(price: Price, nodes: float) -> list[dict[str, Any]]:
     """Node-hours at the rate; of a quote, those below its minimum too."""
     rate = price.all_in_usd_per_hour
     lines = [_line(f"{price.kind}, {price.name}", nodes * HOURS_PER_MONTH, "node-hour", rate)]
@@ -74,7 +74,7 @@ def _all_in_lines(price: Price, nodes: int) -> list[dict[str, Any]]:
     return lines
 
 
-def _own_lines(own: OwnPrice, nodes: int) -> list[dict[str, Any]]:
+def _own_lines(own: OwnPrice, nodes: float) -> list[dict[str, Any]]:
     """Straight-line depreciation, networking as a share of the purchase, power at full draw, colocation by kW; the cost
     of capital on what is bound on average."""
     months = own.life_years * 12

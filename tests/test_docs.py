@@ -26,7 +26,8 @@ DISTRIBUTIONS = typing.get_args(typing.get_args(Distribution)[0])
 ARRIVALS = typing.get_args(typing.get_args(Arrival)[0])
 SPECS = [
     Scenario, ParallelismSpec, SchedulerSpec, MemorySpec, PriceSpec, OwnPrice, Quote, SLO, PlanSpec, Workload,
-    TraceColumns, Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS, Session, Compaction, Tools, Retries, Prefix, Groups,
+    TraceColumns, Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS, Session, Compaction, Tools, Retries, Prefix,
+    Groups,
 ]  # fmt: skip
 
 
