@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from capsim.api_tiers import ApiTier
-from capsim.catalog import Fact
+from capsim.catalog import Catalog, Fact
 from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
 from capsim.estimate import Estimate, saturation
@@ -35,7 +35,7 @@ class Resolved:
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
     behind it; ``warnings`` are what a reader of the result should know; ``measured_on`` is the device that
-    ``efficiency`` is of, ``api_tier`` a hosted model to compare with.
+    ``efficiency`` is of, ``catalog`` where the names were found, ``api_tier`` a hosted model to compare with.
     """
 
     scenario: Scenario
@@ -53,6 +53,7 @@ class Resolved:
     memory: MemoryBudget
     basis: dict[str, tuple[str, Fact]]
     measured_on: Device
+    catalog: Catalog
     warnings: tuple[str, ...] = ()
     api_tier: ApiTier | None = None
 
