@@ -19,12 +19,16 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
         return to_json(summary)
     if format_ == "csv":
         return csv_text({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
-    blocks = [
+    return document_text(run_blocks(summary), notes(summary["warnings"]), format_)
+
+
+def run_blocks(summary: dict[str, Any]) -> list[Rows]:
+    """A run's summary as tables."""
+    return [
         _run_head(summary), latency_rows(summary), _turn_rows(summary["turns"]), _session_rows(summary["sessions"]),
         _fleet_rows(summary), cost_rows(summary["cost"]), _api_rows(summary["api"]),
         basis_rows(summary["basis"]),
     ]  # fmt: skip
-    return document_text(blocks, notes(summary["warnings"]), format_)
 
 
 def _run_head(summary: dict[str, Any]) -> Rows:
