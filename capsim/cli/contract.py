@@ -67,8 +67,8 @@ def _head(document: dict[str, Any]) -> list[list[str]]:
     grown = f"{end['p50']:,.0f} ({end['p5']:,.0f} to {end['p95']:,.0f}) in the last month"
     at_once = f"{units.usd(flexible['monthly_usd'])} a month today, ${flexible['usd_per_node_hour']:,.2f} a node-hour"
     return [
-        ["The load", f"{load['requests_per_s']:.3g} requests/s on average"],
-        ["A node carries", f"{node['requests_per_s']:.3g} requests/s inside the SLO, {node['how']}"],
+        ["The load", f"{units.count(load['requests_per_s'])} requests/s on average"],
+        ["A node carries", f"{units.count(node['requests_per_s'])} requests/s inside the SLO, {node['how']}"],
         ["Nodes", f"{load['nodes']:,} at first, {load['spare_nodes']:,} of them spare; {grown}"],
         ["Flexible", f"{flexible['name']}: {at_once}"],
         ["Horizon", f"{document['horizon_months']} months, {document['samples']:,} samples, seed {document['seed']}"],
