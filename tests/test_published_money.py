@@ -11,6 +11,7 @@ from capsim.scenario import Resolved, resolve
 from capsim.steptime import Batch, PrefillChunk
 
 CATALOG = load_catalog()
+DAY = Path(__file__).parents[1] / "scenarios" / "published" / "deepseek-day.yaml"
 DAY_S = 86_400.0
 # deepseek-ai/open-infra-index, 202502OpenSourceWeek day 6: 24 hours of 27 and 28 February 2025.
 INPUT, CACHED, OUTPUT = 608e9, 342e9, 168e9
@@ -51,9 +52,7 @@ def predicted(resolved: Resolved) -> tuple[float, float]:
 
 def test_capsims_own_nodes_for_that_day_are_a_finding():
     """No pass mark but the order of magnitude: the figures stand in docs/economics.md."""
-    prefill_per_s, decode_per_s = predicted(
-        resolve(Path(__file__).parents[1] / "scenarios/published/deepseek-day.yaml")
-    )
+    prefill_per_s, decode_per_s = predicted(resolve(DAY))
     print(f"\npredicted {prefill_per_s:,.0f} of {PREFILL_PER_S:,.0f} input tokens/s a node, "
           f"{decode_per_s:,.0f} of {DECODE_PER_S:,.0f} output tokens/s, "
           f"{INPUT / DAY_S / prefill_per_s + OUTPUT / DAY_S / decode_per_s:,.0f} nodes of 226.75")  # fmt: skip
