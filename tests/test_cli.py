@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,14 +11,17 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import pandas as pd
 import pytest
+import yaml
 from configs import CONFIGS
 
 from capsim.cli import main
 from capsim.metrics.requests import OUTCOMES
 
-EDGE = Path(__file__).parents[1] / "scenarios" / "edge-llama8b-mac.yaml"
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
+EDGE = SCENARIOS / "edge-llama8b-mac.yaml"
 SCENARIO = """\
 name: small
 model: llama-3.1-8b
@@ -298,6 +302,21 @@ def test_plan_says_when_no_session_fits(capsim, scenario):
     done = capsim("plan", scenario, "--set", "slo.tpot_s=1 ms", "--replications", 1)
     assert done.returncode == 3
     assert "not even one session" in done.stderr
+
+
+def test_the_schema_takes_every_shipped_scenario(capsim):
+    schema = json.loads(capsim("schema").stdout)
+    for path in SCENARIOS.glob("*.yaml"):
+        jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+    with pytest.raises(jsonschema.ValidationError, match="attaned"):
+        jsonschema.validate({"model": "m", "node": "n", "workload": {}, "slo": {"attaned": 1}}, schema)
+
+
+def test_the_doctor_tells_versions_calibrations_and_old_prices(capsim):
+    told = capsim("doctor").stdout
+    assert re.search(r"^simpy +\d", told, re.MULTILINE)
+    assert re.search(r"^h100-sxm +vllm.* calibrated", told, re.MULTILINE)
+    assert re.search(r"^prices +\d+ +\d+ +20\d\d-\d\d-\d\d", told, re.MULTILINE)
 
 
 def test_catalog_shows_values_with_their_provenance(capsim):

@@ -7,6 +7,7 @@ from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
 from capsim.capacity.fleet import size_for, with_nodes
 from capsim.capacity.instant import Instant
+from capsim.capacity.model_error import sessions_bracket
 from capsim.capacity.sessions import Capacity, guess, search, session_trials
 from capsim.capacity.trials import OnTrial
 from capsim.experiment import SCHEMA_VERSION, Interrupted, Run
@@ -43,6 +44,7 @@ def plan(resolved: Resolved, on_point: OnTrial) -> tuple[dict[str, Any], Run | N
         document |= {"interrupted": True, "candidates": [], "bracket": [passing, failing]}
         return document, trials.run(passing) if passing else None
     candidate = _candidate(resolved, first, found, fleet, sized)
+    candidate["model_error"] = sessions_bracket(one_node, first, (found.low, found.high))
     return document | {"candidates": [candidate | {"binds": binds, "sessions_when_relaxed": carried}]}, found.at_limit
 
 

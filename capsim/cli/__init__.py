@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from capsim.cli import breakeven, calibrate, contract, plan, refit, trace, validation, verbs
+from capsim.cli import breakeven, calibrate, contract, doctor, plan, refit, trace, validation, verbs
 from capsim.cli.importing import importing
 from capsim.cli.options import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
@@ -29,6 +29,8 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("refit")(refit.refit)
 app.command("residuals")(calibrate.residuals)
 app.command("validate")(validation.validate)
+app.command("schema")(doctor.schema)
+app.command("doctor")(doctor.doctor)
 app.add_typer(importing, name="import")
 app.add_typer(verbs.catalog, name="catalog")
 app.add_typer(trace.trace, name="trace")

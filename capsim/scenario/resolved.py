@@ -21,6 +21,7 @@ from capsim.scenario.spec import Scenario
 from capsim.steptime import StepTimeModel
 from capsim.steptime.calibrated import Calibrated
 from capsim.steptime.roofline import Roofline
+from capsim.steptime.scaled import Scaled
 from capsim.steptime.whole_step import WholeStep, carried_over
 from capsim.workload.chats import Longest
 from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
@@ -35,7 +36,8 @@ class Resolved:
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
     behind it; ``warnings`` are what a reader of the result should know; ``measured_on`` is the device that
-    ``efficiency`` is of, ``catalog`` where the names were found, ``api_tier`` a hosted model to compare with.
+    ``efficiency`` is of, ``catalog`` where the names were found, ``api_tier`` a hosted model to compare with. Step
+    times are taken ``step_factor`` times as long, to see what an error of theirs does.
     """
 
     scenario: Scenario
@@ -56,6 +58,7 @@ class Resolved:
     catalog: Catalog
     warnings: tuple[str, ...] = ()
     api_tier: ApiTier | None = None
+    step_factor: float = 1.0
 
     @property
     def name(self) -> str:
@@ -86,7 +89,7 @@ class Resolved:
 
     def step_time_model(self) -> StepTimeModel:
         """One for all replications: it remembers what it has looked up."""
-        return self._step_time_model
+        return self._step_time_model if self.step_factor == 1 else Scaled(self._step_time_model, self.step_factor)
 
     @cached_property
     def _step_time_model(self) -> StepTimeModel:

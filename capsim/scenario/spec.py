@@ -138,14 +138,22 @@ class Scenario(_Spec):
     name: str | None = None
     description: str = ""
     as_of: date | None = None
-    catalog: Annotated[tuple[Path, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
+    catalog: Annotated[
+        tuple[Path, ...],
+        BeforeValidator(lambda v: [v] if isinstance(v, str) else v, json_schema_input_type=str | tuple[Path, ...]),
+    ] = ()
     model: str
     weights: str | None = None
     kv_format: str = "bf16"
     node: str
     nodes: PositiveInt = 1
     engine: str | None = None
-    parallelism: Annotated[ParallelismSpec | None, BeforeValidator(lambda v: None if v == "auto" else v)] = None
+    parallelism: Annotated[
+        ParallelismSpec | None,
+        BeforeValidator(
+            lambda v: None if v == "auto" else v, json_schema_input_type=ParallelismSpec | Literal["auto"] | None
+        ),
+    ] = None
     router: Literal["round-robin", "least-loaded", "session-affine", "prefix-aware"] = "least-loaded"
     scheduler: SchedulerSpec = SchedulerSpec()
     memory: MemorySpec = MemorySpec()
@@ -153,7 +161,12 @@ class Scenario(_Spec):
     kv_offload: OffloadSpec | None = None
     calibration: Literal["auto", "none"] | Path = "auto"
     api_tier: str | None = None
-    price: Annotated[PriceSpec | None, BeforeValidator(lambda v: {"catalog": v} if isinstance(v, str) else v)] = None
+    price: Annotated[
+        PriceSpec | None,
+        BeforeValidator(
+            lambda v: {"catalog": v} if isinstance(v, str) else v, json_schema_input_type=PriceSpec | str | None
+        ),
+    ] = None
     workload: Workload
     slo: SLO | None = None
     plan: PlanSpec = PlanSpec()
