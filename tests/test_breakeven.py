@@ -91,6 +91,10 @@ def test_the_document_adds_up(scenario):
     assert np.mean(load["hours"]) == pytest.approx(1)
     for row in document["self_host"]:
         assert row["cost"]["monthly_usd"] == pytest.approx(sum(line["monthly_usd"] for line in row["cost"]["lines"]))
+        low, high = row["monthly_usd_model_error"]
+        assert low <= row["cost"]["monthly_usd"] <= high
+    slow, fast = node["model_error"]["requests_per_s"]
+    assert slow < node["requests_per_s"] < fast
     fixed, hourly = (
         next(row for row in document["self_host"] if row["name"] == f"h100x1-on-demand{by}")
         for by in ("", ", by the hour")
