@@ -52,7 +52,7 @@ def breakeven(
         The scenario has no SLO, no number of users misses it, or its node type has no price.
     Infeasible
         Not even one session is served inside the SLO.
-    Interrupted
+    KeyboardInterrupt
         Ctrl-C.
     """
     one_node = with_nodes(resolved, 1)
@@ -130,6 +130,7 @@ def _self_host(
     fact = offers[name.removesuffix(", by the hour")][1]
     nodes = fleet.nodes(load.requests_per_s)
     mean_nodes = float(nodes.mean())
+    used = load.requests_per_s * np.array(load.hours) / (nodes * carried.requests_per_s)
     monthly = cost.monthly_cost(fleet.price, mean_nodes)
     flow = carried.tokens_per_s(load.requests_per_s)
     output = flow["output_tokens_per_s"]
@@ -139,6 +140,7 @@ def _self_host(
         "basis": fact.basis if fact else "the scenario's own", "as_of": str(fact.as_of) if fact else None,
         "nodes": int(nodes.max()), "mean_nodes": mean_nodes,
         "utilisation": load.requests_per_s / (mean_nodes * carried.requests_per_s),
+        "utilisation_by_hour": used.tolist(),
         "served_share": float(fleet.served_share(np.array(mean_nodes))),
         "cost": {**monthly, **cost.unit_costs(monthly["monthly_usd"], kinds)},
     }  # fmt: skip

@@ -8,6 +8,7 @@ from capsim.capacity.instant import Instant, demand_of, instant
 from capsim.capacity.sessions import guess
 from capsim.capacity.trials import OnTrial
 from capsim.errors import Infeasible
+from capsim.experiment import Interrupted
 from capsim.model_error import model_error
 from capsim.scenario import Resolved
 from capsim.workload.requests import sample_reused
@@ -48,10 +49,13 @@ def simulated(resolved: Resolved, on_trial: OnTrial) -> Carried:
         The scenario has no SLO, or no number of users misses it.
     Infeasible
         Not even one session is served inside the SLO.
-    Interrupted
-        Ctrl-C.
+    KeyboardInterrupt
+        Ctrl-C: half of a search is worth nothing here.
     """
-    found = find_capacity(resolved, on_trial)
+    try:
+        found = find_capacity(resolved, on_trial)
+    except Interrupted as stopped:
+        raise KeyboardInterrupt from stopped
     flow = found.at_limit.summary["throughput"]
     per_s = flow["requests_per_s"]
     tokens = [flow[f"{kind}_tokens_per_s"] / per_s for kind in ("input", "cached", "output")]

@@ -103,7 +103,10 @@ def _self_host_rows(document: dict[str, Any]) -> list[list[str]]:
     for row in document["self_host"]:
         cost = row["cost"]
         each = [f"{cost[f'usd_per_million_{kind}']:.3g}" for kind in ("output_tokens", "tokens")]
-        counts = [f"{row['nodes']:,}", f"{row['mean_nodes']:,.3g}", f"{row['utilisation']:.1%}"]
+        used = f"{row['utilisation']:.1%}"
+        if len(row["utilisation_by_hour"]) > 1:
+            used += f" ({min(row['utilisation_by_hour']):.1%} to {max(row['utilisation_by_hour']):.1%})"
+        counts = [f"{row['nodes']:,}", f"{row['mean_nodes']:,.3g}", used]
         served = f"{row['served_share']:.3%}"
         as_of = row["as_of"] or ""
         rows.append([row["name"], row["basis"], as_of, *counts, served, units.usd(cost["monthly_usd"]),

@@ -61,6 +61,7 @@ def render(document: dict[str, Any], format_: str) -> str:
 
 def _head(document: dict[str, Any]) -> list[list[str]]:
     from capsim import units
+    from capsim.cli import tables
 
     load, flexible, node = document["load"], document["flexible"], document["node"]
     end = load["nodes_at_the_end"]
@@ -69,6 +70,7 @@ def _head(document: dict[str, Any]) -> list[list[str]]:
     return [
         ["The load", f"{units.count(load['requests_per_s'])} requests/s on average"],
         ["A node carries", f"{units.count(node['requests_per_s'])} requests/s inside the SLO, {node['how']}"],
+        tables.model_error_row(node["model_error"]),
         ["Nodes", f"{load['nodes']:,} at first, {load['spare_nodes']:,} of them spare; {grown}"],
         ["Flexible", f"{flexible['name']}: {at_once}"],
         ["Horizon", f"{document['horizon_months']} months, {document['samples']:,} samples, seed {document['seed']}"],

@@ -7,7 +7,7 @@ import numpy as np
 
 from capsim import cost
 from capsim.breakeven.load import Load, load_of
-from capsim.breakeven.node import Carried, estimated, simulated
+from capsim.breakeven.node import Carried, estimated, simulated, with_model_error
 from capsim.capacity.fleet import with_nodes
 from capsim.capacity.trials import OnTrial
 from capsim.contract.costs import World, committed_usd, flexible_usd
@@ -47,7 +47,7 @@ def contract(
         No quote or no flexible price to set beside one another, or the scenario has no SLO.
     Infeasible
         Not even one session is served inside the SLO.
-    Interrupted
+    KeyboardInterrupt
         Ctrl-C.
     """
     offers = _offers(resolved)
@@ -71,7 +71,8 @@ def contract(
         "schema_version": SCHEMA_VERSION,
         "scenario": locked(resolved),
         "seed": seed, "samples": spec.samples, "horizon_months": spec.horizon_months,
-        "node": {"how": carried.how, "sessions": list(carried.sessions), "requests_per_s": carried.requests_per_s},
+        "node": {"how": carried.how, "sessions": list(carried.sessions), "requests_per_s": carried.requests_per_s,
+                 "model_error": with_model_error(one_node, carried)[0]},
         "load": {
             "requests_per_s": load.requests_per_s, "peak_over_mean": load.peak, "spare_nodes": spare_nodes,
             "nodes": int(nodes[0, 0]), "nodes_at_the_end": _spread(nodes[:, -1]),
