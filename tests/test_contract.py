@@ -91,14 +91,23 @@ def test_a_break_clause_is_used_when_it_pays_and_not_before_it_may_be():
     assert committed_usd(fallen, dear)[0] == pytest.approx(730 * 24 * 1.5)
 
 
+def test_what_is_dearer_than_staying_flexible_is_not_signed_again():
+    flat = world(1, 1, yearly=0)
+    assert committed_usd(flat, quote(usd_per_hour=3, term_months=6))[0] == pytest.approx(730 * (6 * 3 + 18 * PRICE))
+    fallen = World(flat.nodes, flat.flexible_usd * 0.1, flat.quotes, flat.discount)  # an API; rents stay
+    left = quote(break_after_months=6, break_fee_fraction=0.2)
+    fee = 0.2 * 1.5 * 18
+    assert committed_usd(fallen, left)[0] == pytest.approx(730 * (6 * 1.5 + fee + 18 * 0.1 * PRICE))
+
+
 TERMS = st.fixed_dictionaries(
-    {"usd_per_hour": st.floats(0.5, 3), "term_months": st.integers(7, 30), "prepayment_fraction": st.floats(0, 1)}
+    {"usd_per_hour": st.floats(0.1, 0.9), "term_months": st.integers(7, 30), "prepayment_fraction": st.floats(0, 1)}
 )
 
 
 @given(terms=TERMS, fee=st.floats(0, 1), seed=st.integers(0, 99))
 def test_the_cost_is_in_proportion_to_the_rate(terms, fee, seed):
-    """Where the load stays: what is signed for and when it is broken do not depend on the rate."""
+    """Where the load stays and quotes are below flexible: when they are broken does not depend on the rate."""
     factors = np.exp(np.random.default_rng(seed).normal(0, 0.5, MONTHS).cumsum())
     signed = quote(**terms, break_after_months=6, break_fee_fraction=fee)
     twice = signed.model_copy(update={"usd_per_hour": 2 * signed.usd_per_hour})

@@ -83,9 +83,13 @@ def _offer_rows(document: dict[str, Any]) -> list[list[str]]:
         after = quote["break_after_months"]
         breaks = ["never", ""] if after is None else [f"{after} months", f"{quote['break_fee_fraction']:.0%}"]
         term = f"{quote['term_months']} months"
-        each = [f"${quote['usd_per_hour']:,.2f}", f"{quote['discount']:.1%}"]
+        each = [f"${quote['usd_per_hour']:,.2f}", _below(quote["discount"])]
         rows.append([name, *each, term, f"{quote['prepayment_fraction']:.0%}", *breaks])
     return rows
+
+
+def _below(discount: float) -> str:
+    return f"{discount:.1%}" if discount >= 0 else f"{-discount:.1%} above"
 
 
 def _cost_rows(path: dict[str, Any]) -> list[list[str]]:
@@ -112,7 +116,7 @@ def _even_rows(path: dict[str, Any], breaks: dict[str, bool]) -> list[list[str]]
             continue
         rate = ["none", ""]
         if terms["usd_per_hour"] is not None:
-            rate = [f"${terms['usd_per_hour']:,.2f}", f"{terms['discount']:.1%}"]
+            rate = [f"${terms['usd_per_hour']:,.2f}", _below(terms["discount"])]
         fee = "" if terms["break_fee_fraction"] is None else f"{terms['break_fee_fraction']:.1%}"
         if not fee and breaks[row["name"]]:
             fee = "any" if row["expected_usd"] < flexible_usd else "none"
