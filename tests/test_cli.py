@@ -96,11 +96,11 @@ def test_same_scenario_and_seed_give_the_same_bytes(capsim, scenario):
     assert capsim("run", scenario, "--seed", 2, "--format", "json").stdout != first
 
 
-def test_out_holds_the_lock_the_summary_and_two_tables(capsim, scenario, tmp_path):
+def test_out_holds_the_lock_the_summary_and_its_tables(capsim, scenario, tmp_path):
     out = tmp_path / "runs" / "a"
     assert capsim("run", scenario, "--out", out).returncode == 0
     assert {p.name for p in out.iterdir()} == {
-        "scenario.lock.yaml", "summary.json", "requests.parquet", "segments.parquet",
+        "scenario.lock.yaml", "summary.json", "replications.parquet", "requests.parquet", "segments.parquet",
     }  # fmt: skip
     assert len(pd.read_parquet(out / "requests.parquet")) == 600
     assert [p.name for p in out.parent.iterdir()] == ["a"]

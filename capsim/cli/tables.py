@@ -187,7 +187,8 @@ def cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
     for line in cost["lines"]:
         known = line["unit_usd"] is not None
         each, monthly = (f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])) if known else ("unknown", "")
-        rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
+        quantity = format(line["quantity"], ",.0f" if line["quantity"] >= 10_000 else ",.4g")
+        rows.append([line["name"], quantity, line["unit"], each, monthly])
     if cost["monthly_usd"] is None:
         missing = ", ".join(line["name"] for line in cost["lines"] if line["unit_usd"] is None)
         return [*rows, [f"total without {missing}", "", "", "", units.usd(cost["known_usd"])]]
