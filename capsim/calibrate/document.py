@@ -212,7 +212,9 @@ class _Fitting:
 
 def _check(files: Sequence[Measurements]) -> None:
     first = files[0]
-    for file in files[1:]:
+    for i, file in enumerate(files[1:], 1):
+        if file.path.resolve() in [other.path.resolve() for other in files[:i]]:
+            raise ScenarioError.one("is given twice: its rows would count twice", path=file.path)
         if file.header.device != first.header.device:
             message = f"measured on '{file.header.device}', but {first.path} on '{first.header.device}'"
             raise ScenarioError.one(message, path=file.path, line=1, key="device", hint="calibrate each device alone")
