@@ -16,7 +16,7 @@ from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
 from capsim.parallelism import Parallelism, divides
-from capsim.prices import Price
+from capsim.prices import Price, stale_notes
 from capsim.scenario.calibration import calibration_of, graded
 from capsim.scenario.own_facts import catalog_of
 from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
@@ -108,11 +108,14 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
             model, weights, kv_format, device, engine, layout,
             activation_bytes=scenario.memory.activation_bytes, kv_capacity_tokens=scenario.kv_capacity_tokens,
         )  # fmt: skip
-        warnings = () if trace is None else trace.warnings
+        priced = dict(find.basis[place] for place in ("price", "api_tier") if place in find.basis)
+        stale = stale_notes({key: fact.as_of for key, fact in priced.items()}, scenario.as_of)
+        warnings = (*(() if trace is None else trace.warnings), *stale)
         return graded(
             Resolved(
                 scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
-                layout, budget, dict(find.basis), find.catalog.devices[efficiency.device], warnings, api_tier,
+                layout, budget, dict(find.basis), find.catalog.devices[efficiency.device], find.catalog, warnings,
+                api_tier,
             )
         )  # fmt: skip
 
@@ -165,8 +168,9 @@ def _price(scenario: Scenario, node: Node, find: _Lookup) -> Price | None:
     if asked.catalog is None:
         kind = "own" if asked.own is not None else "rent"
         return Price(
-            name="from the scenario", node=scenario.node, kind=kind, usd_per_hour=asked.usd_per_hour, own=asked.own
-        )
+            name="from the scenario", node=scenario.node, kind=kind,
+            usd_per_hour=asked.usd_per_hour, quote=asked.quote, own=asked.own,
+        )  # fmt: skip
     price = find.get("prices", asked.catalog, "price")
     if price is not None and price.node != scenario.node:
         find.complain(f"'{asked.catalog}' is a price of {price.node}, not of {scenario.node}", "price")

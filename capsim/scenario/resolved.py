@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from capsim.api_tiers import ApiTier
-from capsim.catalog import Fact
+from capsim.catalog import Catalog, Fact
 from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
 from capsim.estimate import Estimate, saturation
@@ -36,8 +36,8 @@ class Resolved:
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
     behind it; ``warnings`` are what a reader of the result should know; ``measured_on`` is the device that
-    ``efficiency`` is of, ``api_tier`` a hosted model to compare with. Step times are taken ``step_factor`` times as
-    long, to see what an error of theirs does.
+    ``efficiency`` is of, ``catalog`` where the names were found, ``api_tier`` a hosted model to compare with. Step
+    times are taken ``step_factor`` times as long, to see what an error of theirs does.
     """
 
     scenario: Scenario
@@ -55,6 +55,7 @@ class Resolved:
     memory: MemoryBudget
     basis: dict[str, tuple[str, Fact]]
     measured_on: Device
+    catalog: Catalog
     warnings: tuple[str, ...] = ()
     api_tier: ApiTier | None = None
     step_factor: float = 1.0

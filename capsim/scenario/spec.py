@@ -1,12 +1,13 @@
 """The scenario file: model, fleet, workload, target and price, in the rooms' own schemas."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from capsim.hardware import Bytes, BytesPerSecond
-from capsim.prices import OwnPrice
+from capsim.prices import OwnPrice, Quote
 from capsim.slo import SLO
 from capsim.workload.spec import Workload, check_turned_away
 
@@ -66,16 +67,19 @@ class OffloadSpec(_Spec):
 
 
 class PriceSpec(_Spec):
-    """What one node costs: a price of the catalog, an all-in hourly rate, or the parts of owning it."""
+    """What one node costs: a price of the catalog, an all-in hourly rate, a quote, or the parts of owning it."""
 
     catalog: str | None = None
     usd_per_hour: float | None = Field(None, gt=0)
+    quote: Quote | None = None
     own: OwnPrice | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "PriceSpec":
-        if sum(value is not None for value in (self.catalog, self.usd_per_hour, self.own)) != 1:
-            raise ValueError("give one of: a price of the catalog, an all-in usd_per_hour, an own block (bottom-up)")
+        if sum(way is not None for way in (self.catalog, self.usd_per_hour, self.quote, self.own)) != 1:
+            raise ValueError(
+                "give one of: a price of the catalog, an all-in usd_per_hour, a quote, an own block (bottom-up)"
+            )
         return self
 
 
@@ -87,10 +91,12 @@ class PlanSpec(_Spec):
 
 class Scenario(_Spec):
     """Everything a run needs. Names of models, formats, nodes, engines and prices are keys of the catalog, with what
-    the files under ``catalog`` add to it; a model may also be the path of its config.json."""
+    the files under ``catalog`` add to it; a model may also be the path of its config.json. ``as_of`` is the day that
+    prices must not be stale on, by default the day of the run."""
 
     name: str | None = None
     description: str = ""
+    as_of: date | None = None
     catalog: Annotated[
         tuple[Path, ...],
         BeforeValidator(lambda v: [v] if isinstance(v, str) else v, json_schema_input_type=str | tuple[Path, ...]),
