@@ -102,7 +102,8 @@ class Resolved:
             these = (self.model.name, self.weights.name, self.kv_format.name)
             for steps in measured.whole_steps:
                 if (steps.model, steps.weights, steps.kv_format) == these:
-                    return WholeStep(self.model, carried_over(steps.coefficients, self.measured_on, self.device))
+                    coefficients = carried_over(steps.coefficients, self.measured_on, self.device)
+                    return WholeStep(self.model, coefficients, steps.domain)
         return Calibrated(*what, self.measured_on) if measured.kernels else Roofline(*what)
 
     @cached_property
