@@ -40,6 +40,7 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
     source = load(Path(path))
     for assignment in overrides:
         override(source, assignment)
+    _keep_set_length(source)
     catalog, mistakes = catalog_of(source)
     try:
         preset = apply_preset(source, catalog)
@@ -50,6 +51,14 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
     if mistakes:
         raise ScenarioError(mistakes)
     return _checked_lengths(_look_up(scenario, _Lookup(source, catalog, preset)))
+
+
+def _keep_set_length(source: Source) -> None:
+    """A length of the run that is set from outside takes the place of the file's, be that in the other measure."""
+    workload = source.values.get("workload")
+    given = [name for name in ("requests", "duration_s") if f"workload.{name}" in source.overrides]
+    if isinstance(workload, dict) and len(given) == 1:
+        workload.pop({"requests": "duration_s", "duration_s": "requests"}[given[0]], None)
 
 
 @dataclass
@@ -133,7 +142,14 @@ def _check_workload(scenario: Scenario, find: _Lookup) -> None:
         return
     for name in ("arrival",) if workload.classes else DRAWN_BY_PRESET:
         if getattr(workload, name) is None:
-            find.complain("is required where there is neither a preset nor a trace", "workload", name)
+            hint = _for_example(scenario) if name == "arrival" else ""
+            find.complain("is required where there is neither a preset nor a trace", "workload", name, hint=hint)
+
+
+def _for_example(scenario: Scenario) -> str:
+    """Arrivals as a planner asks for them."""
+    users = scenario.plan.users or 1000
+    return f"such as {{kind: users, users: {users}, sessions_per_day: 4, profile: office-hours}}"
 
 
 def _trace(scenario: Scenario, find: _Lookup) -> Trace | None:
