@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from capsim.capacity.instant import Instant, fleet_of, instant, met_pause_s
+from capsim.capacity.traced import with_drawn_sessions
 from capsim.capacity.trials import OnTrial, Trials, find
 from capsim.errors import Infeasible, ScenarioError
 from capsim.experiment import Run
@@ -51,6 +52,7 @@ def find_capacity(resolved: Resolved, on_trial: OnTrial = lambda sessions, run: 
     Interrupted
         Ctrl-C.
     """
+    resolved = with_drawn_sessions(resolved)
     return search(resolved, guess(resolved), session_trials(resolved, on_trial))
 
 
