@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint clean
+.PHONY: run test bench lint readme clean
 
 run: $(VENV)/.installed
 	@$(BIN)/capsim plan scenarios/chat-llama70b-h100.yaml
@@ -15,6 +15,9 @@ bench: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+readme: $(VENV)/.installed-dev
+	@$(BIN)/python tests/readme.py
 
 clean:
 	rm -rf $(VENV)

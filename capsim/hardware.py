@@ -6,14 +6,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
 from capsim import units
 
-Seconds = Annotated[float, BeforeValidator(lambda v: units.parse(v, "s")), Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(lambda v: units.parse(v, "s")), Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[float, BeforeValidator(lambda v: units.parse(v, "bytes")), Field(gt=0, allow_inf_nan=False)]
-BytesPerSecond = Annotated[
-    float, BeforeValidator(lambda v: units.parse(v, "bytes_per_s")), Field(gt=0, allow_inf_nan=False)
-]
-Flops = Annotated[float, BeforeValidator(lambda v: units.parse(v, "flops")), Field(gt=0, allow_inf_nan=False)]
-Watts = Annotated[float, BeforeValidator(lambda v: units.parse(v, "w")), Field(ge=0, allow_inf_nan=False)]
+
+def _quantity(unit: str) -> BeforeValidator:
+    """Reads a number in SI, or text with a unit such as '80 GiB'."""
+    return BeforeValidator(lambda v: units.parse(v, unit), json_schema_input_type=float | str)
+
+
+Seconds = Annotated[float, _quantity("s"), Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, _quantity("s"), Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[float, _quantity("bytes"), Field(gt=0, allow_inf_nan=False)]
+BytesPerSecond = Annotated[float, _quantity("bytes_per_s"), Field(gt=0, allow_inf_nan=False)]
+Flops = Annotated[float, _quantity("flops"), Field(gt=0, allow_inf_nan=False)]
+Watts = Annotated[float, _quantity("w"), Field(ge=0, allow_inf_nan=False)]
 
 Precision = Literal["bf16", "fp8", "fp4"]
 

@@ -1,5 +1,6 @@
 """The scenario file: model, fleet, workload, target and price, in the rooms' own schemas."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from pydantic import (
 )
 
 from capsim.hardware import Bytes, BytesPerSecond
-from capsim.prices import OwnPrice
+from capsim.prices import OwnPrice, Quote
 from capsim.slo import SLO
 from capsim.workload.spec import Workload, check_turned_away
 
@@ -75,16 +76,19 @@ class OffloadSpec(_Spec):
 
 
 class PriceSpec(_Spec):
-    """What one node costs: a price of the catalog, an all-in hourly rate, or the parts of owning it."""
+    """What one node costs: a price of the catalog, an all-in hourly rate, a quote, or the parts of owning it."""
 
     catalog: str | None = None
     usd_per_hour: float | None = Field(None, gt=0)
+    quote: Quote | None = None
     own: OwnPrice | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "PriceSpec":
-        if sum(value is not None for value in (self.catalog, self.usd_per_hour, self.own)) != 1:
-            raise ValueError("give one of: a price of the catalog, an all-in usd_per_hour, an own block (bottom-up)")
+        if sum(way is not None for way in (self.catalog, self.usd_per_hour, self.quote, self.own)) != 1:
+            raise ValueError(
+                "give one of: a price of the catalog, an all-in usd_per_hour, a quote, an own block (bottom-up)"
+            )
         return self
 
 
@@ -113,20 +117,71 @@ class PlanSpec(_Spec):
     max_num_seqs: Caps = ()
 
 
+Factor = Annotated[float, Field(gt=0)]
+
+
+class PricePath(_Spec):
+    """How flexible prices move from today's: to a ``factor`` of them within ``over_months``, evenly in logs, and no
+    further; of a range each sample draws one, evenly in logs. Or by ``monthly`` factors, the last of which stays.
+
+    ``volatility`` is the yearly standard deviation of the logarithm around that, by independent months.
+    """
+
+    factor: Factor | tuple[Factor, Factor] | None = None
+    over_months: Factor = 12
+    monthly: tuple[Factor, ...] | None = Field(None, min_length=1)
+    volatility: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PricePath":
+        if (self.factor is None) == (self.monthly is None):
+            raise ValueError("give one of: a factor (or a range of them), monthly factors")
+        if isinstance(self.factor, tuple) and self.factor[0] > self.factor[1]:
+            raise ValueError("a range of factors begins with the lower one")
+        return self
+
+
+class ContractSpec(_Spec):
+    """What ``contract`` is asked: quotes by name, against a ``flexible`` price of the catalog (of nodes or of an API).
+
+    The load grows by ``growth_per_year``, give or take ``growth_volatility`` (yearly, of its logarithm); money of next
+    year is worth 1 / (1 + ``discount_rate``) of today's.
+    """
+
+    flexible: str | None = None
+    offers: dict[str, Quote] = {}
+    paths: dict[str, PricePath] = {}
+    horizon_months: Annotated[int, Field(ge=1, le=120)] = 36
+    growth_per_year: float = Field(0, gt=-1)
+    growth_volatility: float = Field(0, ge=0)
+    discount_rate: float = Field(0.08, ge=0)
+    samples: Annotated[int, Field(ge=2, le=100_000)] = 2000
+
+
 class Scenario(_Spec):
     """Everything a run needs. Names of models, formats, nodes, engines and prices are keys of the catalog, with what
-    the files under ``catalog`` add to it; a model may also be the path of its config.json."""
+    the files under ``catalog`` add to it; a model may also be the path of its config.json. ``as_of`` is the day that
+    prices must not be stale on, by default the day of the run."""
 
     name: str | None = None
     description: str = ""
-    catalog: Annotated[tuple[Path, ...], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = ()
+    as_of: date | None = None
+    catalog: Annotated[
+        tuple[Path, ...],
+        BeforeValidator(lambda v: [v] if isinstance(v, str) else v, json_schema_input_type=str | tuple[Path, ...]),
+    ] = ()
     model: str
     weights: str | None = None
     kv_format: str = "bf16"
     node: str
     nodes: PositiveInt = 1
     engine: str | None = None
-    parallelism: Annotated[ParallelismSpec | None, BeforeValidator(lambda v: None if v == "auto" else v)] = None
+    parallelism: Annotated[
+        ParallelismSpec | None,
+        BeforeValidator(
+            lambda v: None if v == "auto" else v, json_schema_input_type=ParallelismSpec | Literal["auto"] | None
+        ),
+    ] = None
     router: Literal["round-robin", "least-loaded", "session-affine", "prefix-aware"] = "least-loaded"
     scheduler: SchedulerSpec = SchedulerSpec()
     memory: MemorySpec = MemorySpec()
@@ -134,10 +189,16 @@ class Scenario(_Spec):
     kv_offload: OffloadSpec | None = None
     calibration: Literal["auto", "none"] | Path = "auto"
     api_tier: str | None = None
-    price: Annotated[PriceSpec | None, BeforeValidator(lambda v: {"catalog": v} if isinstance(v, str) else v)] = None
+    price: Annotated[
+        PriceSpec | None,
+        BeforeValidator(
+            lambda v: {"catalog": v} if isinstance(v, str) else v, json_schema_input_type=PriceSpec | str | None
+        ),
+    ] = None
     workload: Workload
     slo: SLO | None = None
     plan: PlanSpec = PlanSpec()
+    contract: ContractSpec = ContractSpec()
     seed: NonNegativeInt = 1
     replications: PositiveInt = 5
 

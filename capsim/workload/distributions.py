@@ -147,9 +147,11 @@ def _duration_as_constant(value: Any) -> Any:
     return _number_as_constant(units.parse(value, "s") if isinstance(value, str) else value)
 
 
-Tokens = Annotated[Distribution, BeforeValidator(_number_as_constant)]
+Tokens = Annotated[Distribution, BeforeValidator(_number_as_constant, json_schema_input_type=float | Distribution)]
 """A distribution of token counts; a bare number is always that many."""
-ThinkTime = Annotated[Distribution, BeforeValidator(_duration_as_constant)]
+ThinkTime = Annotated[
+    Distribution, BeforeValidator(_duration_as_constant, json_schema_input_type=float | str | Distribution)
+]
 """A distribution of seconds; a bare duration is always that long."""
 
 
