@@ -7,7 +7,8 @@ class ApiTier(BaseModel):
     """One price list of a hosted model, in USD per million tokens.
 
     ``model`` is the catalog key of what is served, None where its weights are not public. A vendor without a price
-    for cached input bills it in full; an output price that no source gives stays unknown.
+    for cached input bills it in full; an output price that no source gives stays unknown. ``availability`` is the share
+    of requests that the vendor is seen, or promises, to serve.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -17,3 +18,4 @@ class ApiTier(BaseModel):
     input_usd_per_million: float = Field(ge=0)
     cached_input_usd_per_million: float | None = Field(None, ge=0)
     output_usd_per_million: float | None = Field(None, ge=0)
+    availability: float | None = Field(None, gt=0, le=1)

@@ -8,17 +8,22 @@ from capsim.prices import HOURS_PER_MONTH, OwnPrice, Price
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
 
 
-def monthly_cost(price: Price | None, nodes: int) -> dict[str, Any]:
-    """Monthly cost of ``nodes`` nodes: ``{price, monthly_usd, lines}``.
+def monthly_cost(price: Price | None, nodes: float) -> dict[str, Any]:
+    """Monthly cost of ``nodes`` nodes (their mean, where they come and go): ``{price, monthly_usd, lines}``.
 
     Every line has ``{name, quantity, unit, unit_usd, monthly_usd}`` and they add up to ``monthly_usd``. Without a price
     the cost is None, never 0.
     """
     if price is None:
         return {"price": "price unknown", "monthly_usd": None, "lines": []}
-    lines = _rent_lines(price, nodes) if price.own is None else _own_lines(price.own, nodes)
+    lines = _all_in_lines(price, nodes) if price.own is None else _own_lines(price.own, nodes)
     total = sum(line["monthly_usd"] for line in lines)
     return {"price": price.name, "monthly_usd": total, "lines": lines}
+
+
+def known_first(usd: float | None) -> tuple[bool, float]:
+    """What to sort costs by: an unknown one comes last, whatever the others are."""
+    return usd is None, usd or 0.0
 
 
 def unit_costs(monthly_usd: float | None, tokens_per_s: dict[str, float]) -> dict[str, float | None]:
@@ -59,21 +64,32 @@ def _line(name: str, quantity: float, unit: str, unit_usd: float | None) -> dict
     return {"name": name, "quantity": quantity, "unit": unit, "unit_usd": unit_usd, "monthly_usd": monthly_usd}
 
 
-def _rent_lines(price: Price, nodes: int) -> list[dict[str, Any]]:
-    assert price.usd_per_hour is not None
-    return [_line(f"rent, {price.name}", nodes * HOURS_PER_MONTH, "node-hour", price.usd_per_hour)]
+def _all_in_lines(price: Price, nodes: float) -> list[dict[str, Any]]:
+    """Node-hours at the rate; of a quote, those below its minimum too."""
+    rate = price.all_in_usd_per_hour
+    lines = [_line(f"{price.kind}, {price.name}", nodes * HOURS_PER_MONTH, "node-hour", rate)]
+    unused = max(0, price.quote.minimum_nodes - nodes) if price.quote is not None else 0
+    if unused:
+        lines.append(_line("minimum not used", unused * HOURS_PER_MONTH, "node-hour", rate))
+    return lines
 
 
-def _own_lines(own: OwnPrice, nodes: int) -> list[dict[str, Any]]:
-    """Straight-line depreciation, networking as a share of the purchase, power at full draw, colocation by kW."""
+def _own_lines(own: OwnPrice, nodes: float) -> list[dict[str, Any]]:
+    """Straight-line depreciation, networking as a share of the purchase, power at full draw, colocation by kW; the cost
+    of capital on what is bound on average."""
     months = own.life_years * 12
     kilowatts = own.power_w / 1000
     monthly = own.purchase_usd * (1 - own.residual_fraction) / months
     lines = [_line("depreciation", nodes, "node", monthly)]
     if own.network_fraction:
         lines.append(_line("network", nodes, "node", own.purchase_usd * own.network_fraction / months))
+    if own.capital_rate:
+        bound_usd = own.purchase_usd * (1 + own.residual_fraction + own.network_fraction) / 2
+        lines.append(_line("capital", nodes, "node", bound_usd * own.capital_rate / 12))
     energy = nodes * kilowatts * own.power_usage_effectiveness * HOURS_PER_MONTH
     lines.append(_line("electricity", energy, "kWh", own.electricity_usd_per_kwh))
     if own.colocation_usd_per_kw_month:
         lines.append(_line("colocation", nodes * kilowatts, "kW", own.colocation_usd_per_kw_month))
+    if own.staff_usd_per_month:
+        lines.append(_line("staff", nodes, "node", own.staff_usd_per_month))
     return lines

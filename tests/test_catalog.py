@@ -66,8 +66,8 @@ def test_devices_of_several_in_a_node_have_a_link():
 def test_prices_of_a_box_are_those_of_its_devices():
     for key, price in CATALOG.prices.items():
         single = f"{key.split('x8')[0]}x1{key.split('x8')[-1]}"
-        if "x8" in key and single in CATALOG.prices and price.usd_per_hour:
-            assert price.usd_per_hour == pytest.approx(8 * CATALOG.prices[single].usd_per_hour)
+        if "x8" in key and single in CATALOG.prices and price.all_in_usd_per_hour:
+            assert price.all_in_usd_per_hour == pytest.approx(8 * CATALOG.prices[single].all_in_usd_per_hour)
 
 
 @pytest.mark.parametrize("node", sorted({price.node for price in CATALOG.prices.values()}))

@@ -10,8 +10,17 @@ from capsim.catalog import SPECS as KINDS
 from capsim.catalog import Basis
 from capsim.hugging_face.families import FAMILIES
 from capsim.llm import Attention
-from capsim.prices import OwnPrice
-from capsim.scenario.spec import MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
+from capsim.prices import OwnPrice, Quote
+from capsim.scenario.spec import (
+    ContractSpec,
+    MemorySpec,
+    ParallelismSpec,
+    PlanSpec,
+    PricePath,
+    PriceSpec,
+    Scenario,
+    SchedulerSpec,
+)
 from capsim.sim.records import REQUESTS, SEGMENTS
 from capsim.slo import SLO
 from capsim.workload.arrivals import Window
@@ -25,8 +34,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 DISTRIBUTIONS = typing.get_args(typing.get_args(Distribution)[0])
 ARRIVALS = typing.get_args(typing.get_args(Arrival)[0])
 SPECS = [
-    Scenario, ParallelismSpec, SchedulerSpec, MemorySpec, PriceSpec, OwnPrice, SLO, PlanSpec, Workload, TraceColumns,
-    Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS, Session, Compaction, Tools, Retries, Prefix, Groups,
+    Scenario, ParallelismSpec, SchedulerSpec, MemorySpec, PriceSpec, OwnPrice, Quote, SLO, PlanSpec, Workload,
+    ContractSpec, PricePath,
+    TraceColumns, Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS, Session, Compaction, Tools, Retries, Prefix,
+    Groups,
 ]  # fmt: skip
 
 

@@ -1,15 +1,14 @@
 """The catalog as a table: for each kind, the figures by which its entries are told apart."""
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from capsim import units
 from capsim.catalog import Catalog, Provenance
 from capsim.kv_format import growth_bytes_per_token, pair_bytes, window_bytes
-from capsim.prices import Price
+from capsim.prices import Price, is_stale
 
-STALE = timedelta(days=180)
 PRICED = ("prices", "api_tiers")
 HEAD_DIM = 128
 
@@ -22,15 +21,10 @@ def rows(kind: str, catalog: Catalog, today: date) -> list[list[str]]:
     table = [[kind, *columns, "basis", "as of"]]
     for key, spec in getattr(catalog, kind).items():
         fact = catalog.provenance[kind, key]
-        stale = " stale" if kind in PRICED and is_stale(fact, today) else ""
+        stale = " stale" if kind in PRICED and is_stale(fact.as_of, today) else ""
         figures = [figure(spec, catalog) for figure in columns.values()]
         table.append([key, *figures, _basis(fact), f"{fact.as_of}{stale}"])
     return table
-
-
-def is_stale(fact: Provenance, today: date) -> bool:
-    """Whether a price is older than half a year."""
-    return isinstance(fact.as_of, date) and today - fact.as_of > STALE
 
 
 def _basis(fact: Provenance) -> str:
@@ -67,7 +61,8 @@ def _money(price: float | None) -> str:
 def _cost(price: Price, catalog: Catalog) -> str:
     if price.own is not None:
         return f"{units.usd(price.own.purchase_usd)} over {price.own.life_years:g} years"
-    return f"${price.usd_per_hour:,.2f} an hour"
+    term = "" if price.quote is None else f" for {price.quote.term_months} months"
+    return f"${price.all_in_usd_per_hour:,.2f} an hour{term}"
 
 
 def _figure(value: float | None) -> str:

@@ -69,12 +69,13 @@ def _calibrations(facts: "Catalog") -> list[list[str]]:
 
 def _prices(facts: "Catalog", today: "date") -> list[list[str]]:
     """How old prices are."""
-    from capsim.catalog.listing import PRICED, is_stale
+    from capsim.catalog.listing import PRICED
+    from capsim.prices import is_stale
 
     rows = [["prices", "entries", "older than 180 days", "oldest", "newest"]]
     for kind in PRICED:
         found = [facts.provenance[kind, key] for key in getattr(facts, kind)]
         dates = sorted(str(fact.as_of) for fact in found)
-        old = sum(is_stale(fact, today) for fact in found)
+        old = sum(is_stale(fact.as_of, today) for fact in found)
         rows.append([kind, str(len(found)), str(old), dates[0], dates[-1]])
     return rows

@@ -3,6 +3,7 @@
 from typing import Any
 
 from capsim import units
+from capsim.capacity.model_error import headline
 from capsim.cli.tables import (
     Rows,
     basis_rows,
@@ -12,6 +13,7 @@ from capsim.cli.tables import (
     document_text,
     latency_rows,
     many,
+    model_error_row,
     notes,
     share_text,
     what_rows,
@@ -31,7 +33,8 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         return csv_text({key: value for key, value in candidate.items() if key != "basis"})
     blocks = [
-        what_rows(document), _plan_head(candidate), latency_rows(candidate), _relaxed_rows(candidate),
+        [*what_rows(document), model_error_row(candidate["model_error"])], _plan_head(candidate),
+        latency_rows(candidate), _relaxed_rows(candidate),
         _fleet_size_rows(candidate["fleet"]), _load_rows(candidate["loads"]),
         cost_rows(candidate["cost"]), basis_rows(candidate["basis"]),
     ]  # fmt: skip
@@ -80,13 +83,12 @@ def _load_rows(loads: dict[str, Any]) -> Rows:
 
 
 def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
-    passing, failing = candidate["sessions"]["attached"]
     asked = f" for {document['users']:,} users" if document["users"] else ""
     if candidate["loads"]:
         asked = " for the " + ("peak hour" if "peak hour" in candidate["loads"] else "load as it comes")
     monthly = candidate["monthly_usd"]
     return [
-        f"{passing:,} sessions per node ({failing:,} miss the SLO); {candidate['binds']} binds",
+        f"{headline(candidate)}; {candidate['binds']} binds",
         f"{many(candidate['nodes'], 'node')}{asked}" + (", one of which may be down" if candidate["fleet"] else ""),
         "price unknown" if monthly is None else f"{units.usd(monthly)} a month",
     ]

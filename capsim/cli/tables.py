@@ -19,12 +19,16 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
         return to_json(summary)
     if format_ == "csv":
         return csv_text({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
-    blocks = [
+    return document_text(run_blocks(summary), notes(summary["warnings"]), format_)
+
+
+def run_blocks(summary: dict[str, Any]) -> list[Rows]:
+    """A run's summary as tables."""
+    return [
         _run_head(summary), latency_rows(summary), _turn_rows(summary["turns"]), _session_rows(summary["sessions"]),
         _fleet_rows(summary), cost_rows(summary["cost"]), _api_rows(summary["api"]),
         basis_rows(summary["basis"]),
     ]  # fmt: skip
-    return document_text(blocks, notes(summary["warnings"]), format_)
 
 
 def _run_head(summary: dict[str, Any]) -> Rows:
@@ -37,6 +41,7 @@ def _run_head(summary: dict[str, Any]) -> Rows:
         ["Requests", _counts(requests)],
         ["Throughput", f"{summary['throughput']['requests_per_s']:.3g} requests/s, "
                        f"{units.count(summary['throughput']['output_tokens_per_s'])} output tokens/s"],
+        *_model_error_rows(summary.get("model_error")),
     ]  # fmt: skip
     if summary["saturated"]:
         rows.append(["Steady state", f"none: backlog grows by {summary['backlog_growth_per_s']:.3g} requests/s"])
@@ -54,6 +59,22 @@ def _counts(requests: dict[str, Any]) -> str:
     if requests["asks"] != requests["offered"]:
         parts.append(f"{requests['served_share']:.1%} of {requests['asks']:,} asks served")
     return ", ".join(parts)
+
+
+def _model_error_rows(error: dict[str, Any] | None) -> Rows:
+    """By how much the model may be off, what tells so, and what that does to throughput and goodput."""
+    if error is None:
+        return []
+    tokens = " to ".join(map(units.count, error["throughput"]["output_tokens_per_s"]))
+    goodput = error["goodput"]
+    share = "" if goodput is None else f", goodput {goodput[0]:.1%} to {goodput[1]:.1%}"
+    return [model_error_row(error), ["With it", f"{tokens} output tokens/s{share}"]]
+
+
+def model_error_row(error: dict[str, Any]) -> list[str]:
+    """By how much step times may be off, and what tells so."""
+    low, high = error["step_time"]
+    return ["Model error", f"step times x{low:.2f} to x{high:.2f} ({error['basis']}: {error['source']})"]
 
 
 def what_rows(document: dict[str, Any]) -> Rows:
@@ -80,15 +101,24 @@ def _limits(target: dict[str, float]) -> str:
 
 
 def latency_rows(summary: dict[str, Any]) -> Rows:
+    """Means and percentiles; the two kinds of uncertainty stand apart."""
     latency = summary.get("latency", summary)
-    rows = [["", *PERCENTILES, "95 % interval of the mean"]]
+    error = summary["model_error"] if "latency" not in summary else None
+    rows = [["", *PERCENTILES, "95 % interval of the mean", *(["mean with model error"] if error else [])]]
     for name in LATENCIES:
         values = latency[name]
         if values["mean"] is None:
             continue
-        low_high = [units.seconds(v) for v in values["ci95"]] if values["ci95"] else []
-        rows.append([METRICS[name].label, *(units.seconds(values[p]) for p in PERCENTILES), " to ".join(low_high)])
+        intervals = [bracket_text(values["ci95"]) if values["ci95"] else ""]
+        intervals += [bracket_text(error[name]["mean"])] if error else []
+        rows.append([METRICS[name].label, *(units.seconds(values[p]) for p in PERCENTILES), *intervals])
     return rows if len(rows) > 1 else []
+
+
+def bracket_text(bracket: list[float | None]) -> str:
+    """A bracket of seconds; without a high end where there is no steady state."""
+    low, high = (None if end is None else units.seconds(end) for end in bracket)
+    return f"{low} or more" if high is None else f"{low} to {high}"
 
 
 def _turn_rows(turns: dict[str, Any] | None) -> Rows:
@@ -157,7 +187,8 @@ def cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
     for line in cost["lines"]:
         known = line["unit_usd"] is not None
         each, monthly = (f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])) if known else ("unknown", "")
-        rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
+        quantity = format(line["quantity"], ",.0f" if line["quantity"] >= 10_000 else ",.4g")
+        rows.append([line["name"], quantity, line["unit"], each, monthly])
     if cost["monthly_usd"] is None:
         missing = ", ".join(line["name"] for line in cost["lines"] if line["unit_usd"] is None)
         return [*rows, [f"total without {missing}", "", "", "", units.usd(cost["known_usd"])]]

@@ -44,6 +44,7 @@ def run(
     from capsim.cli import tables
     from capsim.errors import ScenarioError
     from capsim.experiment import run as run_experiment
+    from capsim.model_error import bracketed
 
     if out is not None:
         store.check_target(out)
@@ -52,6 +53,8 @@ def run(
         raise ScenarioError.one("--assert-slo needs a slo in the scenario", path=scenario, key="slo")
     with progress("simulating", quiet or no_progress) as tell:
         result = run_experiment(resolved, lambda index, ended: tell(f"replication {index + 1}: {ended:,} requests"))
+        tell("model error")
+        result = bracketed(result)
     if out is not None:
         store.save(result, out)
     print(tables.render_run(result.summary, format_), end="")

@@ -3,11 +3,12 @@
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from capsim.api_tiers import ApiTier
-from capsim.catalog import Fact
+from capsim.catalog import Catalog, Fact
 from capsim.efficiency import Efficiency
 from capsim.engine_spec import EngineSpec
 from capsim.estimate import Estimate, saturation
@@ -21,6 +22,7 @@ from capsim.scenario.spec import Scenario
 from capsim.steptime import StepTimeModel
 from capsim.steptime.calibrated import Calibrated
 from capsim.steptime.roofline import Roofline
+from capsim.steptime.scaled import Scaled
 from capsim.steptime.whole_step import WholeStep, carried_over
 from capsim.workload.chats import Longest
 from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
@@ -35,7 +37,8 @@ class Resolved:
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
     behind it; ``warnings`` are what a reader of the result should know; ``measured_on`` is the device that
-    ``efficiency`` is of, ``api_tier`` a hosted model to compare with.
+    ``efficiency`` is of, ``api_tier`` a hosted model to compare with. Step times are taken ``step_factor`` times as
+    long, to see what an error of theirs does. ``path``, ``overrides`` and ``catalog`` are what it was resolved from.
     """
 
     scenario: Scenario
@@ -53,8 +56,12 @@ class Resolved:
     memory: MemoryBudget
     basis: dict[str, tuple[str, Fact]]
     measured_on: Device
+    catalog: Catalog
     warnings: tuple[str, ...] = ()
     api_tier: ApiTier | None = None
+    step_factor: float = 1.0
+    path: Path | None = None
+    overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -85,7 +92,7 @@ class Resolved:
 
     def step_time_model(self) -> StepTimeModel:
         """One for all replications: it remembers what it has looked up."""
-        return self._step_time_model
+        return self._step_time_model if self.step_factor == 1 else Scaled(self._step_time_model, self.step_factor)
 
     @cached_property
     def _step_time_model(self) -> StepTimeModel:
@@ -98,7 +105,8 @@ class Resolved:
             these = (self.model.name, self.weights.name, self.kv_format.name)
             for steps in measured.whole_steps:
                 if (steps.model, steps.weights, steps.kv_format) == these:
-                    return WholeStep(self.model, carried_over(steps.coefficients, self.measured_on, self.device))
+                    coefficients = carried_over(steps.coefficients, self.measured_on, self.device)
+                    return WholeStep(self.model, coefficients, steps.domain)
         return Calibrated(*what, self.measured_on) if measured.kernels else Roofline(*what)
 
     @cached_property
