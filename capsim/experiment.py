@@ -15,7 +15,7 @@ from capsim.glossary import LATENCIES
 from capsim.metrics import identities, requests, sessions, steps
 from capsim.metrics.sample import Pool, Sample, equally, joined
 from capsim.scenario import Resolved
-from capsim.scenario.lock import locked
+from capsim.scenario.lock import basis_of, locked
 from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
@@ -256,8 +256,7 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "turns": _averaged([r.turns for r in replications]),
     }
     return summary | by_session | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
-        "basis": {part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
-                  for part, (key, fact) in resolved.basis.items()},
+        "basis": basis_of(resolved),
         "warnings": _warnings(resolved, replications, is_saturated, growth, interrupted),
     }  # fmt: skip
 
