@@ -46,6 +46,13 @@ class ProgressFile:
         fresh.write_text(json.dumps(document) + "\n")
         fresh.replace(self._directory / FILE)
 
+    def withdraw(self) -> None:
+        """Leave nothing behind of work that came to nothing."""
+        if self._directory is not None:
+            (self._directory / FILE).unlink(missing_ok=True)
+            if not any(self._directory.iterdir()):
+                self._directory.rmdir()
+
 
 def read_progress(directory: Path) -> dict[str, Any] | None:
     """What the file says; None where there is none."""
