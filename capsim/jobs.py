@@ -1,8 +1,8 @@
 """Long work beside the app: verbs of the command line as processes of their own, at most a few at once.
 
 A job's name is the hash of what it is asked, so that the same question asked twice, in a second tab or by another
-visitor, is one job. In the directory of runs ``NAME/`` is what the verb writes with ``--out``; ``.jobs/NAME/`` keeps the
-scenario, ``job.json``, what went to standard error, and a lock that is held for as long as the job lives.
+visitor, is one job. In the directory of runs ``NAME/`` is what the verb writes with ``--out``; ``.jobs/NAME/`` keeps
+the scenario, ``job.json``, what went to standard error, and a lock that is held for as long as the job lives.
 """
 
 import fcntl

@@ -54,6 +54,11 @@ class ProgressFile:
                 self._directory.rmdir()
 
 
+def live(summary: dict[str, Any]) -> dict[str, float | None]:
+    """Of a summary what a watcher looks at: goodput, and the 95th percentiles that an SLO bounds."""
+    return {"goodput": summary["goodput"]} | {f"{name}_p95": summary[name]["p95"] for name in ("ttft_s", "tpot_s")}
+
+
 def read_progress(directory: Path) -> dict[str, Any] | None:
     """What the file says; None where there is none."""
     try:

@@ -145,7 +145,8 @@ def override(source: Source, assignment: str) -> None:
             place[key] = {}
         place = place[key]
     place[keys[-1]] = value
-    source.overrides[".".join(keys)] = assignment
+    source.overrides.pop(".".join(keys), None)
+    source.overrides[".".join(keys)] = assignment  # last, so that they can be applied again in order
 
 
 def validate(spec: type[M], values: Any, source: Source, at: Location = ()) -> M:

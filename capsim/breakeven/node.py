@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from capsim.capacity import find_capacity
-from capsim.capacity.instant import demand_of
+from capsim.capacity.instant import demand_of, fleet_of
 from capsim.capacity.sessions import guess
 from capsim.capacity.trials import OnTrial
 from capsim.errors import Infeasible
@@ -64,7 +64,7 @@ def estimated(resolved: Resolved) -> Carried:
     ScenarioError, Infeasible
         As above.
     """
-    first = guess(resolved)
+    first = guess(fleet_of(resolved))
     if not first.sessions:
         raise Infeasible("not even one session is served inside the SLO", remedies=["relax the SLO"])
     prompt, output = resolved.lengths

@@ -6,7 +6,7 @@ from typing import Any
 from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
 from capsim.capacity.fleet import size_for, with_nodes
-from capsim.capacity.instant import Instant
+from capsim.capacity.instant import Instant, fleet_of
 from capsim.capacity.model_error import sessions_bracket
 from capsim.capacity.sessions import Capacity, guess, search, session_trials
 from capsim.capacity.trials import OnTrial
@@ -27,7 +27,7 @@ def plan(resolved: Resolved, on_point: OnTrial) -> tuple[dict[str, Any], Run | N
         Not even one session is served inside the SLO.
     """
     one_node = with_nodes(resolved, 1)
-    first, trials = guess(one_node), session_trials(one_node, on_point)
+    first, trials = guess(fleet_of(one_node)), session_trials(one_node, on_point)
     document = {
         "schema_version": SCHEMA_VERSION,
         "scenario": locked(resolved),

@@ -42,7 +42,7 @@ def plan(
     from capsim import store
     from capsim.capacity import plan as plan_capacity
     from capsim.cli.plan_table import render_plan
-    from capsim.experiment import live
+    from capsim.progress import live
 
     if out is not None:
         store.check_target(out)

@@ -32,6 +32,14 @@ def locked(resolved: Resolved) -> dict[str, Any]:
     return lock
 
 
+def basis_of(resolved: Resolved) -> dict[str, dict[str, str]]:
+    """What each part rests on: ``{part: {key, basis, source, as_of}}``."""
+    return {
+        part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
+        for part, (key, fact) in resolved.basis.items()
+    }
+
+
 def _digest(trace: Trace) -> str:
     """SHA-256 of what a run can see of a trace: a column that a trace lacks adds nothing."""
     digest = hashlib.sha256()

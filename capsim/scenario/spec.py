@@ -4,7 +4,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    WrapSerializer,
+    model_validator,
+)
 
 from capsim.hardware import Bytes, BytesPerSecond
 from capsim.prices import OwnPrice, Quote
@@ -83,10 +92,29 @@ class PriceSpec(_Spec):
         return self
 
 
+ALL = "all"
+BATCH_CAPS = tuple(1 << power for power in range(3, 11))
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+Caps = Annotated[tuple[PositiveInt, ...], BeforeValidator(lambda v: BATCH_CAPS if v == ALL else v)]
+Layouts = Annotated[
+    tuple[ParallelismSpec, ...] | None,
+    BeforeValidator(lambda v: () if v == ALL else v),
+    WrapSerializer(lambda v, handler: ALL if v == () else handler(v)),
+]
+"""None where the scenario's own stands, empty for all."""
+
+
 class PlanSpec(_Spec):
-    """What ``plan`` is asked: how many nodes carry ``users`` attached sessions."""
+    """What ``plan`` is asked: how many nodes carry ``users`` attached sessions, and which fleets may be chosen from.
+
+    A list that is left out leaves what the scenario itself says; ``all`` stands for every one that there is.
+    """
 
     users: PositiveInt | None = None
+    nodes: Names = ()
+    kv_formats: Names = ()
+    parallelism: Layouts = None
+    max_num_seqs: Caps = ()
 
 
 class Scenario(_Spec):
