@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,16 +34,15 @@ _NAME = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked: ``scenario`` is the text of a file, ``overrides`` are ``path=value``, ``title`` is for people."""
+    """What was asked: ``scenario`` is the text of a file, ``title`` is for people."""
 
     verb: Verb
     scenario: str
-    overrides: tuple[str, ...]
     title: str
 
     @property
     def name(self) -> str:
-        asked = [__version__, self.verb, self.scenario, *self.overrides]
+        asked = [__version__, self.verb, self.scenario]
         return hashlib.sha256("\0".join(asked).encode()).hexdigest()[:12]
 
 
@@ -82,18 +82,20 @@ def start(job: Job) -> str:
     """Put a job in the queue, unless it is there already or running, and give its name."""
     place = _place(job.name)
     place.mkdir(parents=True, exist_ok=True)
-    lock = _held(place / "lock")
-    if lock is None:
-        return job.name
-    (place / "scenario.yaml").write_text(job.scenario)
-    _write(place / "job.json", json.dumps(asdict(job) | {"asked_s": time.time()}))
-    with (place / "stderr.txt").open("w") as errors, open(os.devnull) as nothing:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "capsim.jobs", job.name], pass_fds=[lock], start_new_session=True,
-            stdin=nothing, stdout=errors, stderr=errors, env=os.environ | {"CAPSIM_RUNS": str(runs_directory())},
-        )  # fmt: skip
-    os.close(lock)  # the process holds it from here on
-    _write(place / "pid", str(process.pid))
+    with _one_at_a_time():
+        lock = _held(place / "lock")
+        if lock is None:
+            return job.name
+        (place / "scenario.yaml").write_text(job.scenario)
+        _write(place / "job.json", json.dumps(asdict(job)))
+        with (place / "stderr.txt").open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "capsim.jobs", job.name], pass_fds=[lock], start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+                env=os.environ | {"CAPSIM_RUNS": str(runs_directory().absolute())},
+            )  # fmt: skip
+        os.close(lock)  # the process holds it from here on
+        _write(place / "pid", str(process.pid))
     return job.name
 
 
@@ -107,7 +109,8 @@ def status(name: str) -> Status | None:
         return Status("running" if progress.get("state") == "running" else "queued", progress)
     if any((directory / file).is_file() for file in OURS):
         return Status("interrupted" if progress.get("state") == "interrupted" else "done", progress)
-    lines = (place / "stderr.txt").read_text(errors="replace").strip().splitlines()
+    told = (place / "stderr.txt").read_text(errors="replace").replace(f"{place}/", "")
+    lines = told.strip().splitlines()
     stopped = lines[-1:] in ([], ["interrupted"])
     return Status("interrupted" if stopped else "failed", progress, "" if stopped else "\n".join(lines[-20:]))
 
@@ -125,7 +128,7 @@ def asked(name: str) -> Job | None:
         told = json.loads((_place(name) / "job.json").read_text())
     except FileNotFoundError:
         return None
-    return Job(told["verb"], told["scenario"], tuple(told["overrides"]), told["title"])
+    return Job(told["verb"], told["scenario"], told["title"])
 
 
 def names(verb: Verb | None = None) -> list[str]:
@@ -148,11 +151,10 @@ def main(name: str) -> None:
         fcntl.flock(queue, fcntl.LOCK_EX)
         while not any(_held(slots / f"slot-{index}", inherited=True) is not None for index in range(AT_ONCE)):
             time.sleep(POLL_S)
-    arguments: Sequence[str] = [
-        job.verb, str(place / "scenario.yaml"), *(word for text in job.overrides for word in ("--set", text)),
-        "--out", str(result_directory(name)), "--format", "json", "--no-progress", "--quiet",
+    arguments = [
+        job.verb, str(place / "scenario.yaml"), "--out", str(result_directory(name)),
+        "--format", "json", "--no-progress", "--quiet",
     ]  # fmt: skip
-    os.dup2(os.open(place / "stdout.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.execv(sys.executable, [sys.executable, "-m", "capsim", *arguments])
 
 
@@ -173,10 +175,21 @@ def _held(file: Path, *, inherited: bool = False) -> int | None:
 
 
 def _is_held(file: Path) -> bool:
-    descriptor = _held(file) if file.exists() else None
-    if descriptor is not None:
-        os.close(descriptor)
-    return file.exists() and descriptor is None
+    if not file.exists():
+        return False
+    with _one_at_a_time():
+        descriptor = _held(file)
+        if descriptor is not None:
+            os.close(descriptor)
+    return descriptor is None
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Trying a lock takes it for a moment, in which nobody must take a job for one that runs."""
+    with (runs_directory() / ".jobs/looking").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        yield
 
 
 def _write(file: Path, text: str) -> None:
