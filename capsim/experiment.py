@@ -20,7 +20,6 @@ from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
-from capsim.steptime.calibrated import Calibrated
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
 
@@ -382,14 +381,11 @@ def _warnings(
 
 def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> list[str]:
     """What of a run lies outside the sizes that its step times were measured at."""
-    steps = resolved.step_time_model()
-    if not isinstance(steps, Calibrated):
-        return []
     contexts: dict[int, float] = {}
     for replication in replications:
         for sequences, context in replication.reach[0].items():
             contexts[sequences] = max(context, contexts.get(sequences, 0.0))
-    return steps.beyond(contexts, max(replication.reach[1] for replication in replications))
+    return resolved.step_time_model().beyond(contexts, max(replication.reach[1] for replication in replications))
 
 
 def _run_id(lock: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from capsim.capacity.instant import Instant, at_limit, fleet_of, met_pause_s
+from capsim.capacity.traced import with_drawn_sessions
 from capsim.capacity.trials import OnTrial, Trials, find
 from capsim.errors import Infeasible, ScenarioError
 from capsim.estimate.users import Fleet
@@ -52,6 +53,7 @@ def find_capacity(resolved: Resolved, on_trial: OnTrial = lambda sessions, run: 
     Interrupted
         Ctrl-C.
     """
+    resolved = with_drawn_sessions(resolved)
     return search(resolved, guess(fleet_of(resolved)), session_trials(resolved, on_trial))
 
 

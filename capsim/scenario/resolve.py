@@ -18,6 +18,7 @@ from capsim.memory import memory_budget
 from capsim.parallelism import Parallelism, divides, layouts
 from capsim.prices import Price, stale_notes
 from capsim.scenario.calibration import calibration_of, graded
+from capsim.scenario.notes import session_notes, trace_notes
 from capsim.scenario.own_facts import catalog_of
 from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
 from capsim.scenario.resolved import Resolved
@@ -58,6 +59,7 @@ def _read(path: Path | str, overrides: Sequence[str], own_files: bool = True) ->
     source.own_files = own_files
     for assignment in overrides:
         override(source, assignment)
+    _keep_set_length(source)
     catalog, mistakes = catalog_of(source)
     try:
         preset = apply_preset(source, catalog)
@@ -80,6 +82,14 @@ def variant(resolved: Resolved, overrides: Sequence[str]) -> Resolved:
     """
     assert resolved.path is not None
     return resolve(resolved.path, [*resolved.overrides, *overrides])
+
+
+def _keep_set_length(source: Source) -> None:
+    """A length of the run that is set from outside takes the place of the file's, be that in the other measure."""
+    workload = source.values.get("workload")
+    given = [name for name in ("requests", "duration_s") if f"workload.{name}" in source.overrides]
+    if isinstance(workload, dict) and len(given) == 1:
+        workload.pop({"requests": "duration_s", "duration_s": "requests"}[given[0]], None)
 
 
 @dataclass
@@ -173,7 +183,14 @@ def _check_workload(scenario: Scenario, find: _Lookup) -> None:
         return
     for name in ("arrival",) if workload.classes else DRAWN_BY_PRESET:
         if getattr(workload, name) is None:
-            find.complain("is required where there is neither a preset nor a trace", "workload", name)
+            hint = _for_example(scenario) if name == "arrival" else ""
+            find.complain("is required where there is neither a preset nor a trace", "workload", name, hint=hint)
+
+
+def _for_example(scenario: Scenario) -> str:
+    """Arrivals as a planner asks for them."""
+    users = scenario.plan.users or 1000
+    return f"such as {{kind: users, users: {users}, sessions_per_day: 4, profile: office-hours}}"
 
 
 def _trace(scenario: Scenario, find: _Lookup) -> Trace | None:
@@ -314,9 +331,7 @@ def _checked_lengths(resolved: Resolved) -> Resolved:
         f"have prompts longer than a step's {longest.prompt_tokens:,} tokens": (prompt > longest.prompt_tokens).mean(),
     }
     warnings = [f"{share:.1%} of requests {what} and are rejected" for what, share in shares.items() if share > 0]
-    return replace(
-        resolved, warnings=(*resolved.warnings, *warnings, *_session_notes(resolved), *_lost_prefixes(resolved))
-    )
+    return replace(resolved, warnings=(*resolved.warnings, *warnings, *session_notes(resolved), *trace_notes(resolved)))
 
 
 def _largest_place(resolved: Resolved) -> str:
@@ -325,27 +340,6 @@ def _largest_place(resolved: Resolved) -> str:
     if resolved.engine.reserve == "slot":
         return f"a slot of {tokens // seqs:,} tokens ({seqs} share the KV pool)"
     return f"the KV pool of {tokens:,} tokens a replica"
-
-
-def _session_notes(resolved: Resolved) -> list[str]:
-    """Refuse a session whose prompts are always longer than where they should be cut; tell of some that are, and of
-    retries that never come."""
-    session, workload = resolved.workload.session, resolved.workload
-    if session is None:
-        return []
-    notes = []
-    if session.compaction is not None:
-        at, share = session.compaction.at_tokens, (resolved.lengths[0] > session.compaction.at_tokens).mean()
-        if share == 1:
-            message = f"every prompt is longer than the {at:,} tokens at which contexts are cut"
-            hint = "raise at_tokens, or shorten prompt_tokens, or to_tokens and new_tokens together"
-            raise ScenarioError.one(message, key="workload.session.compaction", hint=hint)
-        if share > 0:
-            what = "first ones, or summaries with what is new"
-            notes.append(f"{share:.1%} of prompts are longer than compaction.at_tokens ({what}) and stay so")
-    if session.retries and resolved.scenario.scheduler.queue_limit is None and workload.max_in_flight is None:
-        notes.append("session.retries never come: without a queue_limit or max_in_flight nobody is turned away")
-    return notes
 
 
 def _check_tiers(resolved: Resolved) -> None:
@@ -358,10 +352,3 @@ def _check_tiers(resolved: Resolved) -> None:
                 key=f"kv_offload.{name}.capacity",
                 hint=f"give at least {units.bytes_(least_bytes)}, or leave {name} out",
             )
-
-
-def _lost_prefixes(resolved: Resolved) -> list[str]:
-    trace = resolved.trace
-    if trace is None or trace.prefix_hashes is None or resolved.workload.arrival is None:
-        return []
-    return ["lengths are drawn from the trace and its prefixes are left out: no request shares KV with another"]
