@@ -1,5 +1,6 @@
 """The document of a plan: what is simulated of many candidates, what would change it, sites and growth."""
 
+import itertools
 import json
 
 import pytest
@@ -95,7 +96,7 @@ def test_growth_dates_the_next_node(grown):
     months = one["growth"]["months"]
     assert months[0] == {"month": 0, "users": 600, "nodes": one["nodes"]}
     assert months[1]["month"] == one["growth"]["next_node_month"] > 0
-    assert all(later["nodes"] > earlier["nodes"] for earlier, later in zip(months, months[1:], strict=False))
+    assert all(later["nodes"] > earlier["nodes"] for earlier, later in itertools.pairwise(months))
     assert f"more are needed in month {months[1]['month']}" in render_plan(grown, "table")
 
 

@@ -155,7 +155,8 @@ def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
 def _asked(document: dict[str, Any], candidate: dict[str, Any]) -> str:
     """What the nodes are for, and when they will be too few."""
     if candidate["loads"]:
-        return " for the " + ("peak hour" if "peak hour" in candidate["loads"] else "load as it comes")
+        most = max(reversed(candidate["loads"]), key=lambda name: candidate["loads"][name]["nodes"])
+        return f" for the load {most}" if most == "as it comes" else f" for the {most}"
     if not document["users"]:
         return ""
     sites = document["scenario"]["scenario"]["plan"].get("sites", 1)
