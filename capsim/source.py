@@ -19,12 +19,13 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass
 class Source:
-    """A file's values, the line of every key, and which dotted paths were set from outside."""
+    """A file's values, the line of every key, and which dotted paths were set from outside, by whom in ``outside``."""
 
     path: Path
     values: dict[str, Any]
     lines: dict[Location, int] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
+    outside: Path = Path()
 
     def line(self, location: Location) -> int | None:
         """The line of the innermost part of ``location`` that the file has, None if it was set from outside."""
@@ -41,9 +42,9 @@ class Source:
         return Problem(message, self.path, self.line(location), key, hint)
 
     def file(self, path: Path | str, place: str) -> Path:
-        """Paths in a file are relative to it, paths of an override to where the user stands."""
+        """Paths in a file are relative to it, paths of an override to where the user stands (``outside``)."""
         given = any(place == key or place.startswith(key + ".") for key in self.overrides)
-        return Path(path) if given else self.path.parent / path
+        return (self.outside if given else self.path.parent) / path
 
 
 def load(path: Path) -> Source:
@@ -146,6 +147,26 @@ def override(source: Source, assignment: str) -> None:
         place = place[key]
     place[keys[-1]] = value
     source.overrides[".".join(keys)] = assignment
+
+
+def assignment(path: str, value: Any) -> str:
+    """The ``path=value`` that ``override`` reads this value from."""
+    return f"{path}={written(value)}"
+
+
+def written(value: Any) -> str:
+    """A value as YAML in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("...\n").strip()
+
+
+def unknown_key(spec: type[BaseModel], path: str) -> Problem | None:
+    """What is wrong with a dotted path that no file of this schema can have."""
+    keys = tuple(path.split("."))
+    for length, key in enumerate(keys):
+        known = _keys_at(spec, keys[:length])
+        if key not in known:
+            return Problem(f"unknown key '{path}'", key=path, hint=did_you_mean(key, known))
+    return None
 
 
 def validate(spec: type[M], values: Any, source: Source, at: Location = ()) -> M:

@@ -27,8 +27,10 @@ from capsim.workload.traces import Trace, read_trace
 from capsim.workload.traces.follow import why_not_closed
 
 
-def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
+def resolve(path: Path | str, overrides: Sequence[str] = (), outside: Path = Path()) -> Resolved:
     """Read a scenario file, apply ``path=value`` overrides and look everything up.
+
+    Files that an override names are sought from ``outside`` on.
 
     Raises
     ------
@@ -38,6 +40,7 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
         The model, or every request, is too large for the node.
     """
     source = load(Path(path))
+    source.outside = outside
     for assignment in overrides:
         override(source, assignment)
     catalog, mistakes = catalog_of(source)
