@@ -15,12 +15,11 @@ from capsim.glossary import LATENCIES
 from capsim.metrics import identities, requests, sessions, steps
 from capsim.metrics.sample import Pool, Sample, equally, joined
 from capsim.scenario import Resolved
-from capsim.scenario.lock import locked
+from capsim.scenario.lock import basis_of, locked
 from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
-from capsim.steptime.calibrated import Calibrated
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
 
@@ -257,8 +256,7 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "turns": _averaged([r.turns for r in replications]),
     }
     return summary | by_session | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
-        "basis": {part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
-                  for part, (key, fact) in resolved.basis.items()},
+        "basis": basis_of(resolved),
         "warnings": _warnings(resolved, replications, is_saturated, growth, interrupted),
     }  # fmt: skip
 
@@ -381,14 +379,11 @@ def _warnings(
 
 def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> list[str]:
     """What of a run lies outside the sizes that its step times were measured at."""
-    steps = resolved.step_time_model()
-    if not isinstance(steps, Calibrated):
-        return []
     contexts: dict[int, float] = {}
     for replication in replications:
         for sequences, context in replication.reach[0].items():
             contexts[sequences] = max(context, contexts.get(sequences, 0.0))
-    return steps.beyond(contexts, max(replication.reach[1] for replication in replications))
+    return resolved.step_time_model().beyond(contexts, max(replication.reach[1] for replication in replications))
 
 
 def _run_id(lock: dict[str, Any]) -> str:

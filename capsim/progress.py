@@ -21,36 +21,31 @@ class ProgressFile:
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
         self._started_s = time.time()
-        self.left_s: float | None = None
 
     def tell(
         self,
         done: float,
         total: float | None,
         *,
-        kept: float = 0,
         state: State = "running",
         live: dict[str, Any] | None = None,
         message: str = "",
-    ) -> None:
-        """Replace the file in one step, so that a reader sees a whole one.
-
-        ``kept`` of the ``done`` parts were there before and say nothing of the pace.
-        """
+    ) -> float | None:
+        """Replace the file in one step, so that a reader sees a whole one; the seconds left, None if not known."""
         now_s = time.time()
-        pace_s = (now_s - self._started_s) / (done - kept) if done > kept else None
-        self.left_s = None if pace_s is None or total is None else max(0.0, total - done) * pace_s
+        left_s = max(0.0, total - done) * (now_s - self._started_s) / done if done and total is not None else None
         if self._directory is None:
-            return
+            return left_s
         document = {
             "state": state, "done": done, "total": total, "started_s": self._started_s, "updated_s": now_s,
-            "eta_s": self.left_s,
+            "eta_s": left_s,
             "pid": os.getpid(), "live": live or {}, "message": message,
         }  # fmt: skip
         self._directory.mkdir(parents=True, exist_ok=True)
         fresh = self._directory / f".{FILE}.{os.getpid()}"
         fresh.write_text(json.dumps(document) + "\n")
         fresh.replace(self._directory / FILE)
+        return left_s
 
 
 def read_progress(directory: Path) -> dict[str, Any] | None:

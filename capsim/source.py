@@ -146,7 +146,8 @@ def override(source: Source, assignment: str) -> None:
             place[key] = {}
         place = place[key]
     place[keys[-1]] = value
-    source.overrides[".".join(keys)] = assignment
+    source.overrides.pop(".".join(keys), None)
+    source.overrides[".".join(keys)] = assignment  # last, so that they can be applied again in order
 
 
 def assignment(path: str, value: Any) -> str:
@@ -183,7 +184,7 @@ def _problem(spec: type[BaseModel], source: Source, at: Location, details: Any) 
     kind, context, given = details["type"], details.get("ctx", {}), details.get("input")
     location = at + _without_tags(spec, raw)
     if kind == "extra_forbidden":
-        return source.problem(location, "unknown key", did_you_mean(str(raw[-1]), _keys_at(spec, raw[:-1])))
+        return source.problem(location, "unknown key", _nearest_key(spec, raw))
     if kind == "missing":
         return source.problem(location, "is required")
     if kind == "union_tag_invalid":
@@ -191,7 +192,8 @@ def _problem(spec: type[BaseModel], source: Source, at: Location, details: Any) 
         location = (*location, str(context["discriminator"]).strip("'"))
         return source.problem(location, f"unknown kind '{context['tag']}'", did_you_mean(str(context["tag"]), known))
     if kind == "union_tag_not_found":
-        return source.problem(location, "needs a 'kind'", "such as {kind: constant, value: 512}")
+        tags = (tag for m in _walk(spec, raw)[0] for tag in typing.get_args(m.model_fields["kind"].annotation))
+        return source.problem(location, "needs a 'kind'", f"known: {', '.join(sorted(tags))}")
     if kind == "model_type":
         return source.problem(location, "expected keys and values" + _given(given, ""))
     if kind == "literal_error" and isinstance(given, str):
@@ -238,6 +240,16 @@ def _walk(spec: type[BaseModel], location: Location) -> tuple[list[type[BaseMode
 
 def _without_tags(spec: type[BaseModel], location: Location) -> Location:
     return _walk(spec, location)[1]
+
+
+def _nearest_key(spec: type[BaseModel], location: Location) -> str:
+    """A hint for an unknown key: the part of its place that has such a key, else the key that is spelled alike."""
+    *place, word = location
+    for model in _walk(spec, tuple(place))[0]:
+        for name, part in model.model_fields.items():
+            if any(word in inner.model_fields for inner in _models_in(part.annotation)):
+                return f"did you mean '{name}.{word}'?"
+    return did_you_mean(str(word), _keys_at(spec, tuple(place)))
 
 
 def _keys_at(spec: type[BaseModel], location: Location) -> list[str]:

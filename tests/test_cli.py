@@ -96,11 +96,11 @@ def test_same_scenario_and_seed_give_the_same_bytes(capsim, scenario):
     assert capsim("run", scenario, "--seed", 2, "--format", "json").stdout != first
 
 
-def test_out_holds_the_lock_the_summary_and_two_tables(capsim, scenario, tmp_path):
+def test_out_holds_the_lock_the_summary_and_its_tables(capsim, scenario, tmp_path):
     out = tmp_path / "runs" / "a"
     assert capsim("run", scenario, "--out", out).returncode == 0
     assert {p.name for p in out.iterdir()} == {
-        "scenario.lock.yaml", "summary.json", "requests.parquet", "segments.parquet",
+        "scenario.lock.yaml", "summary.json", "replications.parquet", "requests.parquet", "segments.parquet",
     }  # fmt: skip
     assert len(pd.read_parquet(out / "requests.parquet")) == 600
     assert [p.name for p in out.parent.iterdir()] == ["a"]
@@ -135,6 +135,10 @@ def test_other_formats(capsim, scenario, format_):
     ("setting", "code", "message"),
     [
         ("slo.ttf_s=1", 2, "slo.ttf_s: unknown key (did you mean 'ttft_s'?)"),
+        ("workload.users=300", 2, "workload.users: unknown key (did you mean 'arrival.users'?)"),
+        ("workload={prompt_tokens: 9, output_tokens: 9}", 2, "(such as {kind: users, users: 1000, sessions_per_day"),
+        ("workload.arrival={rate_per_s: 4}", 2, "needs a 'kind' (known: closed, constant, gamma, on_off, poisson"),
+        ("workload={requests: 5, duration_s: 9}", 2, "both the length of the run: leave one out"),
         ("slo.ttft_s=5 GB", 2, "expected a quantity such as '50 ms', got '5 GB'"),
         ("workload.arrival.rate_per_s=-2", 2, "must be > 0 (got -2)"),
         ("workload.prompt_tokens=-5", 2, "must be > 0 (got -5)"),
@@ -159,6 +163,13 @@ def test_bad_input_says_what_and_ends_with_its_code(capsim, scenario, setting, c
     assert done.returncode == code, done.stderr + done.stdout
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_length_set_from_outside_takes_the_place_of_the_files(capsim, scenario):
+    done = capsim("check", scenario, "--resolved", "--set", "workload.duration_s=60")
+    assert yaml.safe_load(done.stdout)["scenario"]["workload"]["duration_s"] == 60, done.stderr
+    done = capsim("run", scenario, "--set", "workload.requests=60", "--duration", "60s")
+    assert "both the length of the run" in done.stderr
 
 
 def test_an_engine_refuses_what_it_cannot_do(capsim):

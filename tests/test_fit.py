@@ -168,6 +168,14 @@ def test_parents_alone_make_sessions():
     assert fit(trace).generated.turns.mean == 3
 
 
+def test_pauses_are_those_that_the_trace_knows():
+    rows = np.arange(1200)
+    parent = np.where(rows % 3 == 0, -1, rows - 1)
+    known_s = np.where(rows % 3 == 1, 0.25, np.nan)
+    trace = Trace(rows * 1.0, 100 + 50 * (rows % 3), np.full(1200, 5), parent=parent, think_s=known_s)
+    assert fit(trace).generated.gap_s.mean == pytest.approx(0.25)
+
+
 def test_prompts_that_do_not_grow_are_no_sessions():
     session = np.repeat(np.arange(300), 4)
     prompt = stream(2, 0, "prompts").integers(10, 90, 1200)

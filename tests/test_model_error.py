@@ -13,7 +13,7 @@ from capsim.capacity import model_error as plan_error
 from capsim.cli import tables
 from capsim.experiment import run
 from capsim.measured import Error
-from capsim.model_error import bracketed, model_error, separable
+from capsim.model_error import bracketed, model_error, runs, separable
 from capsim.model_error.spread import Spread, judged, of_residual, pooled
 from capsim.scenario import resolve
 from capsim.steptime import Batch, PrefillChunk
@@ -172,3 +172,12 @@ def test_sessions_move_as_the_closed_form_does(scenario):
     assert told["sessions"][1] is None or told["sessions"][1] > 105
     text = plan_error.headline({"sessions": {"attached": [100, 105]}, "model_error": told})
     assert text.startswith("100 sessions per node (105 miss the SLO; ")
+
+
+def test_a_long_run_is_told_by_its_first_requests(scenario, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_REQUESTS", 100)
+    done = bracketed(run(scenario("ascend-910bx8", "{kind: closed, users: 1}", "workload.warmup_requests=80")))
+    told = done.summary["model_error"]
+    assert told["requests"] == 100
+    assert told["tpot_s"]["mean"][1] == pytest.approx(done.summary["tpot_s"]["mean"] * told["step_time"][1], rel=1e-6)
+    assert "model error is told by the first 100 requests" in done.summary["warnings"]

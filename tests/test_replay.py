@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from clusters import check_identities, cluster
 
+from capsim.capacity.traced import with_drawn_sessions
 from capsim.errors import ScenarioError
 from capsim.experiment import run
 from capsim.scenario import resolve
 from capsim.sim.cluster import simulate
-from capsim.workload.requests import traffic
+from capsim.workload.chats import sample
+from capsim.workload.requests import traffic, with_users
 from capsim.workload.spec import Workload
-from capsim.workload.traces import read_trace
+from capsim.workload.traces import Trace, read_trace
 
 HEAD = "arrival_s,prompt_tokens,output_tokens,session,turn,think_s\n"
 ROWS = "0,40,30,a,1,\n1,60,5,a,2,2.5\n1.5,50,5,b,1,\n2,50,5,,,\n3,90,5,a,3,7\n"
@@ -126,3 +128,51 @@ def test_what_cannot_be_replayed_closed_is_refused(tmp_path, text, scenario, mes
         resolve(tmp_path / "s.yaml")
     assert message in str(refused.value)
     assert "s.yaml:3" in str(refused.value)
+
+
+GROWING = "0,400,30,a,1,\n1,440,20,a,2,2.5\n1.5,100,5,b,1,\n2,90,5,,,\n3,900,5,a,3,7\n"
+
+
+@pytest.mark.parametrize("replay", ["open", "closed"])
+@pytest.mark.parametrize("max_tokens", [None, 10])
+def test_a_later_prompt_finds_its_sessions_context(tmp_path, replay, max_tokens):
+    """Whole blocks of the last prompt and of the answer that was given, however long the next prompt is."""
+    (tmp_path / "t.csv").write_text(HEAD + GROWING)
+    (tmp_path / "s.yaml").write_text(SCENARIO.replace("closed", replay))
+    done = run(resolve(tmp_path / "s.yaml", [f"workload.max_tokens={max_tokens}"] if max_tokens else []))
+    table = done.replications[0].records.requests_table().set_index("prompt_tokens")
+    answers = [min(tokens, max_tokens or 99) for tokens in (30, 20)]
+    contexts = {440: 400 + answers[0] - 1, 900: 440 + answers[1] - 1}  # the last token has no KV yet
+    assert table["cached_tokens"].to_dict() == {400: 0, 100: 0, 90: 0, **{k: v // 16 * 16 for k, v in contexts.items()}}
+    assert any("begin with the last one and its answer" in note for note in done.summary["warnings"])
+
+
+def test_contexts_that_do_not_grow_share_nothing_and_a_run_says_so(tmp_path):
+    (tmp_path / "t.csv").write_text(HEAD + ROWS)  # 60 tokens after 40 and an answer of 30
+    (tmp_path / "s.yaml").write_text(SCENARIO)
+    done = run(resolve(tmp_path / "s.yaml"))
+    assert done.summary["kv"]["hit_rate"] == 0
+    assert any("no request is taken to share KV" in note for note in done.summary["warnings"])
+
+
+def test_those_who_extend_one_prompt_each_have_their_own_continuation():
+    parent = np.array([-1, 0, 0, 2])
+    trace = Trace(np.arange(4.0), np.array([40, 80, 90, 200]), np.full(4, 10), parent=parent)
+    chains = [request.prefix for request in traffic(Workload.model_validate({"trace": "t"}), trace, 1, 0).requests]
+    assert chains == [((0, 50),), ((0, 50), (1, 90)), ((0, 50), (2, 100)), ((0, 50), (2, 100), (3, 210))]
+
+
+def test_a_plan_draws_sessions_like_those_of_the_trace(tmp_path):
+    rows = [(100 * user + 9 * turn, 400 + 60 * turn, 20, user, turn + 1, 3) for user in range(30) for turn in range(4)]
+    (tmp_path / "t.csv").write_text(HEAD + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    (tmp_path / "s.yaml").write_text(SCENARIO)
+    drawn = with_drawn_sessions(resolve(tmp_path / "s.yaml"))
+    loop = with_users(drawn.workload, 5, 60, 0)
+    assert drawn.trace is None
+    assert loop.session is not None
+    assert loop.think_s.draw(np.full((1, 2), 0.5)) == pytest.approx(3)
+    prompts = [chat.prompt_tokens for chat in sample(loop, 40)]
+    assert set(map(tuple, prompts)) == {(400, 460, 520, 580)}
+    (tmp_path / "t.csv").write_text(HEAD + ROWS)
+    without = resolve(tmp_path / "s.yaml")
+    assert with_drawn_sessions(without) is without

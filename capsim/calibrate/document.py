@@ -11,7 +11,7 @@ from capsim.calibrate.coefficients import fractions, kv_costs, link
 from capsim.calibrate.device import key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overheads, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
-from capsim.calibrate.steps import fit_steps
+from capsim.calibrate.steps import domain_of, fit_steps
 from capsim.calibrate.tables import Rows, fastest, grouped, has_slope, kind_of, tables_of
 from capsim.calibrate.thinning import thinned
 from capsim.catalog import Catalog, load_catalog
@@ -182,7 +182,8 @@ class _Fitting:
             except ValueError as error:
                 raise ScenarioError.one(f"steps of {name} under {engine}: {error}", path=self.files[0].path) from error
             weights, kv_format = self._formats(self.models.get((engine, name)))
-            found.append(MeasuredSteps(model=name, weights=weights, kv_format=kv_format, coefficients=fitted))
+            formats = {"weights": weights, "kv_format": kv_format}
+            found.append(MeasuredSteps(model=name, **formats, coefficients=fitted, domain=domain_of(group)))
         return tuple(found)
 
     def _formats(self, model: Model | None) -> tuple[str, str]:
@@ -212,7 +213,9 @@ class _Fitting:
 
 def _check(files: Sequence[Measurements]) -> None:
     first = files[0]
-    for file in files[1:]:
+    for i, file in enumerate(files[1:], 1):
+        if file.path.resolve() in [other.path.resolve() for other in files[:i]]:
+            raise ScenarioError.one("is given twice: its rows would count twice", path=file.path)
         if file.header.device != first.header.device:
             message = f"measured on '{file.header.device}', but {first.path} on '{first.header.device}'"
             raise ScenarioError.one(message, path=file.path, line=1, key="device", hint="calibrate each device alone")

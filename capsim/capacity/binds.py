@@ -10,6 +10,7 @@ from capsim.scenario import Resolved
 
 RELAXED = 1.1
 RUNG = 1.02
+RESOURCES = ("KV capacity", "memory bandwidth", "compute", "link", "batch cap")
 NOTHING = "none of these alone"
 
 
@@ -45,7 +46,7 @@ def what_binds(resolved: Resolved, found: Capacity) -> tuple[str, dict[str, int]
     as_it_is = sum(one.good_share for one in base.done[high][:few]) / few
     assert resolved.scenario.slo is not None
     target = resolved.scenario.slo.attained + as_it_is - base.goodput(high)[0]
-    carried = dict.fromkeys(_relaxable(resolved, found.beyond), low)
+    carried = dict.fromkeys(_can_bind(resolved, found.beyond), low)
     trials = {name: session_trials(relax(resolved, name), base.on_trial) for name in carried}
     standing, rung, goodput = list(trials), high, dict.fromkeys(trials, 0.0)
     while len(standing) > 1 or rung == high:
@@ -66,16 +67,19 @@ def _goodput(trials: Trials, sessions: int, replications: int) -> float:
     return trials.goodput(sessions)[0]
 
 
-def _relaxable(resolved: Resolved, at_limit: Run) -> list[str]:
+def relaxable(resolved: Resolved) -> list[str]:
+    """Resources that the fleet has."""
+    link = resolved.layout.devices > 1 and resolved.device.link_bytes_per_s is not None
+    missing = {"link": not link, "batch cap": resolved.engine.serial}
+    return [name for name in RESOURCES if not missing.get(name, False)]
+
+
+def _can_bind(resolved: Resolved, at_limit: Run) -> list[str]:
     """Resources whose relaxing can change anything: a pool or a batch that never fills cannot."""
     names = ("fullest_blocks", "most_running", "most_waiting")
     peak, running, waiting = (max(r.node_use[name] for r in at_limit.replications) for name in names)
-    link = resolved.layout.devices > 1 and resolved.device.link_bytes_per_s is not None
-    possible = {
-        "KV capacity": waiting > 0 and peak > resolved.memory.blocks * 0.9,
-        "memory bandwidth": True,
-        "compute": True,
-        "link": link,
-        "batch cap": not resolved.engine.serial and waiting > 0 and running >= resolved.max_num_seqs,
+    idle = {
+        "KV capacity": waiting == 0 or peak <= resolved.memory.blocks * 0.9,
+        "batch cap": waiting == 0 or running < resolved.max_num_seqs,
     }
-    return [name for name, can in possible.items() if can]
+    return [name for name in relaxable(resolved) if not idle.get(name, False)]

@@ -6,9 +6,10 @@ from typing import Any
 from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
 from capsim.capacity.fleet import size_for, with_nodes
-from capsim.capacity.instant import Instant
+from capsim.capacity.instant import Instant, fleet_of
 from capsim.capacity.model_error import sessions_bracket
 from capsim.capacity.sessions import Capacity, guess, search, session_trials
+from capsim.capacity.traced import with_drawn_sessions
 from capsim.capacity.trials import OnTrial
 from capsim.experiment import SCHEMA_VERSION, Interrupted, Run
 from capsim.glossary import LATENCIES
@@ -26,8 +27,9 @@ def plan(resolved: Resolved, on_point: OnTrial) -> tuple[dict[str, Any], Run | N
     Infeasible
         Not even one session is served inside the SLO.
     """
-    one_node = with_nodes(resolved, 1)
-    first, trials = guess(one_node), session_trials(one_node, on_point)
+    in_sessions = with_drawn_sessions(resolved)
+    one_node = with_nodes(in_sessions, 1)
+    first, trials = guess(fleet_of(one_node)), session_trials(one_node, on_point)
     document = {
         "schema_version": SCHEMA_VERSION,
         "scenario": locked(resolved),
@@ -37,7 +39,7 @@ def plan(resolved: Resolved, on_point: OnTrial) -> tuple[dict[str, Any], Run | N
     try:
         found = search(one_node, first, trials)
         binds, carried = what_binds(one_node, found)
-        fleet = _fleet(resolved, found.low, on_point)
+        fleet = _fleet(in_sessions, found.low, on_point)
         sized = _sized(resolved, on_point)
     except Interrupted:
         passing, failing = trials.bracket()

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from capsim.cli import breakeven, calibrate, doctor, plan, refit, sweep, trace, validation, verbs
+from capsim.cli import breakeven, calibrate, compare, contract, doctor, plan, refit, sweep, trace, validation, verbs
 from capsim.cli.importing import importing
 from capsim.cli.options import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
@@ -22,8 +22,11 @@ app = typer.Typer(
 )
 app.command("run")(verbs.run)
 app.command("plan")(plan.plan)
-app.command("sweep")(sweep.sweep)
 app.command("breakeven")(breakeven.breakeven)
+app.command("sweep")(sweep.sweep)
+app.command("compare")(compare.compare)
+app.command("report")(compare.report)
+app.command("contract")(contract.contract)
 app.command("check")(verbs.check)
 app.command("calibrate")(calibrate.calibrate)
 app.command("refit")(refit.refit)

@@ -24,14 +24,11 @@ def calibrate(measurements: Files, out: Out = Path("calibration.yaml")) -> None:
 
     from capsim.calibrate import calibrate as fit
     from capsim.cli import tables
-    from capsim.errors import ScenarioError
+    from capsim.whole_file import write_whole
 
     found = fit(measurements)
     text = yaml.dump(found.document, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120)
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=f"--out {out}") from error
+    write_whole(out, [text], f"--out {out}")
     rows = [["measured", "by", "shape", "points", "held out", "table", "largest", "bias", "fit", "largest", "bias"]]
     print(tables.text(rows + [_row(residual) for residual in found.residuals]), end="")
     for note in found.left_out:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from capsim.scenario import Resolved
 
-INFEASIBLE, SLO_MISSED, FAILED_POINTS, INTERRUPTED = 3, 4, 5, 130
+INFEASIBLE, SLO_MISSED, INTERRUPTED = 3, 4, 130
 
 
 class Format(StrEnum):

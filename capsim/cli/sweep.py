@@ -1,64 +1,106 @@
 """The verb ``sweep``."""
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capsim.cli.options import FAILED_POINTS, Format, NoProgress, OutputFormat, Quiet, progress, say_where
+from capsim import units
+from capsim.cli.options import INTERRUPTED, Format, NoProgress, OutputFormat, Quiet, progress
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    import pandas as pd
 
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep YAML file.")]
-Directory = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Where finished points are kept; SWEEP-points without it.")
-]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes here; as many as cores without it.")]
-Cluster = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Use a Dask cluster, such as tcp://host:8786.")]
+    from capsim.sweep.run import Progress
+
+FAILED_POINTS = 5
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "sessions_passing": ("sessions per node", lambda v: f"{v:,.0f}"),
+    "nodes": ("nodes", lambda v: f"{v:,.0f}"),
+    "binds": ("binds", str),
+    "goodput": ("goodput", lambda v: f"{v:.1%}"),
+    "ttft_s_p95": ("TTFT p95", units.seconds),
+    "tpot_s_p95": ("TPOT p95", units.seconds),
+    "output_tokens_per_s": ("output tokens/s", units.count),
+    "kv_hit_rate": ("prefix hits", lambda v: f"{v:.1%}"),
+    "monthly_usd": ("a month", units.usd),
+    "usd_per_million_output_tokens": ("$/M output tokens", lambda v: f"${v:.3g}"),
+}
+"""What the table shows of a point: the column's head, and its values in words."""
 
 
 def sweep(
-    sweep_file: SweepFile,
-    out: Directory = None,
-    jobs: Jobs = None,
-    cluster: Cluster = None,
+    file: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep YAML file.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where points are kept; default: the file's name.sweep, here.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: as many as there are cores.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on the workers of a Dask cluster instead.")
+    ] = None,
     format_: OutputFormat = Format.table,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
 ) -> None:
-    """Run a grid or a list of scenarios; started again, it does what is missing. Exits with 5 where points failed."""
-    from capsim import units
-    from capsim.cli.sweep_table import render_sweep
-    from capsim.sweep import FAILED, load_sweep, run_sweep
+    """Run a grid or a list of scenarios; started again, it does only what is missing."""
+    import sys
 
-    asked = load_sweep(sweep_file)
-    directory = out or Path(f"{sweep_file.stem}-points")
+    from capsim.sweep import TABLE, load_sweep, read_points, run_sweep
+    from capsim.sweep import cluster as cluster_at
+
+    swept = load_sweep(file)
+    place = out if out is not None else Path(f"{file.stem}.sweep")
+    executor = None if cluster is None else cluster_at(cluster)
     with progress("sweeping", quiet or no_progress) as tell:
-
-        def told(done: int, total: int, left_s: float | None) -> None:
-            left = "" if left_s is None else f", about {units.seconds(left_s)} left"
-            tell(f"{done:,} of {total:,} points{left}")
-
-        def note(text: str) -> None:
-            print(f"note: {text}", file=sys.stderr)
-
-        table = run_sweep(
-            asked,
-            directory,
-            jobs=jobs,
-            executor=None if cluster is None else _dask(cluster),
-            on_point=told,
-            on_note=note,
-        )
-    print(render_sweep(table, asked, format_), end="")
-    say_where(directory, quiet)
-    if table["status"].isin(FAILED).any():
+        try:
+            frame = run_sweep(
+                swept, place, executor, jobs, on_point=lambda at: tell(_how_far(at)),
+                on_note=lambda note: print(note, file=sys.stderr),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            print(_render(read_points(swept, place), swept.paths, format_), end="")
+            print(f"interrupted: finished points are kept in {place}; start again for the rest", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+    print(_render(frame, swept.paths, format_), end="")
+    if not quiet:
+        print(f"written to {place / TABLE}", file=sys.stderr)
+    if (frame["status"] == "failed").any():
         raise typer.Exit(FAILED_POINTS)
 
 
-def _dask(address: str) -> "Executor":
-    from capsim.sweep.cluster import executor_of
+def _how_far(at: "Progress") -> str:
+    left = "" if at.left_s is None else f", about {units.seconds(at.left_s)} left"
+    return f"{at.before + at.done:,} of {at.points:,} points, {at.failed:,} failed{left}"
 
-    return executor_of(address)
+
+def _render(frame: "pd.DataFrame", paths: list[str], format_: Format) -> str:
+    import io
+
+    from capsim.cli import tables
+
+    if format_ == Format.json:
+        return frame.to_json(orient="records", indent=2) + "\n"
+    if format_ == Format.csv:
+        text = io.StringIO()
+        frame.to_csv(text, index=False)
+        return text.getvalue()
+    return tables.document_text([_rows(frame, paths)], _reasons(frame), format_)
+
+
+def _rows(frame: "pd.DataFrame", paths: list[str]) -> list[list[str]]:
+    """What varies, and the figures by which points are told apart; of a point without figures its status."""
+    columns = {name: show for name, show in COLUMNS.items() if name in frame and frame[name].notna().any()}
+    rows = [[*paths, *(label for label, _ in columns.values())]]
+    for _, point in frame.iterrows():
+        shown = [show(point[name]) if point[name] == point[name] else "" for name, (_, show) in columns.items()]
+        if point["status"] != "done":
+            shown = [point["status"]]
+        rows.append([*("" if point[path] is None else str(point[path]) for path in paths), *shown])
+    return rows
+
+
+def _reasons(frame: "pd.DataFrame") -> list[str]:
+    """Why points failed, each reason once."""
+    counts = frame.loc[frame["status"] == "failed", "reason"].value_counts()
+    return [f"{count} failed: {reason}" for reason, count in counts.items()]

@@ -10,18 +10,19 @@ import numpy as np
 from capsim import units
 from capsim.catalog import Catalog, Fact
 from capsim.engine_spec import EngineSpec
-from capsim.errors import Infeasible, Problem, ScenarioError
+from capsim.errors import Infeasible, Problem, ScenarioError, did_you_mean
 from capsim.hardware import Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
-from capsim.parallelism import Parallelism, divides
+from capsim.parallelism import Parallelism, divides, layouts
 from capsim.prices import Price, stale_notes
 from capsim.scenario.calibration import calibration_of, graded
+from capsim.scenario.notes import session_notes, trace_notes
 from capsim.scenario.own_facts import catalog_of
 from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
 from capsim.scenario.resolved import Resolved
-from capsim.scenario.spec import Scenario
+from capsim.scenario.spec import ALL, Scenario
 from capsim.source import Source, load, override, validate
 from capsim.workload.traces import Trace, read_trace
 from capsim.workload.traces.follow import why_not_closed
@@ -43,6 +44,7 @@ def resolve(path: Path | str, overrides: Sequence[str] = (), outside: Path = Pat
     source.outside = outside
     for assignment in overrides:
         override(source, assignment)
+    _keep_set_length(source)
     catalog, mistakes = catalog_of(source)
     try:
         preset = apply_preset(source, catalog)
@@ -53,6 +55,26 @@ def resolve(path: Path | str, overrides: Sequence[str] = (), outside: Path = Pat
     if mistakes:
         raise ScenarioError(mistakes)
     return _checked_lengths(_look_up(scenario, _Lookup(source, catalog, preset)))
+
+
+def variant(resolved: Resolved, overrides: Sequence[str]) -> Resolved:
+    """The same scenario resolved again, with more overrides; what was replaced in ``resolved`` since is not kept.
+
+    Raises
+    ------
+    ScenarioError, Infeasible
+        As ``resolve``.
+    """
+    assert resolved.path is not None
+    return resolve(resolved.path, [*resolved.overrides, *overrides])
+
+
+def _keep_set_length(source: Source) -> None:
+    """A length of the run that is set from outside takes the place of the file's, be that in the other measure."""
+    workload = source.values.get("workload")
+    given = [name for name in ("requests", "duration_s") if f"workload.{name}" in source.overrides]
+    if isinstance(workload, dict) and len(given) == 1:
+        workload.pop({"requests": "duration_s", "duration_s": "requests"}[given[0]], None)
 
 
 @dataclass
@@ -86,6 +108,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     model = find.get("models", scenario.model, "model")
     node = find.get("nodes", scenario.node, "node")
     kv_format = find.get("kv_formats", scenario.kv_format, "kv_format")
+    _check_candidates(scenario, find)
     _check_workload(scenario, find)
     trace = _trace(scenario, find)
     find.check()
@@ -118,13 +141,22 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
             Resolved(
                 scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
                 layout, budget, dict(find.basis), find.catalog.devices[efficiency.device], find.catalog, warnings,
-                api_tier,
+                api_tier, path=find.source.path, overrides=tuple(find.source.overrides.values()),
             )
         )  # fmt: skip
 
     if scenario.parallelism is None:
         return _best_layout(model, node, scenario, at)
     return at(_pinned_layout(scenario, model, node, find))
+
+
+def _check_candidates(scenario: Scenario, find: _Lookup) -> None:
+    """The names that a plan may choose from."""
+    for kind, names in (("nodes", scenario.plan.nodes), ("kv_formats", scenario.plan.kv_formats)):
+        known = getattr(find.catalog, kind)
+        for name in names:
+            if name != ALL and name not in known:
+                find.complain(f"unknown {name!r}", "plan", kind, hint=did_you_mean(name, list(known)))
 
 
 def _check_workload(scenario: Scenario, find: _Lookup) -> None:
@@ -136,7 +168,14 @@ def _check_workload(scenario: Scenario, find: _Lookup) -> None:
         return
     for name in ("arrival",) if workload.classes else DRAWN_BY_PRESET:
         if getattr(workload, name) is None:
-            find.complain("is required where there is neither a preset nor a trace", "workload", name)
+            hint = _for_example(scenario) if name == "arrival" else ""
+            find.complain("is required where there is neither a preset nor a trace", "workload", name, hint=hint)
+
+
+def _for_example(scenario: Scenario) -> str:
+    """Arrivals as a planner asks for them."""
+    users = scenario.plan.users or 1000
+    return f"such as {{kind: users, users: {users}, sessions_per_day: 4, profile: office-hours}}"
 
 
 def _trace(scenario: Scenario, find: _Lookup) -> Trace | None:
@@ -229,12 +268,10 @@ def _pinned_layout(scenario: Scenario, model: ModelSpec, node: Node, find: _Look
 
 def _best_layout(model: ModelSpec, node: Node, scenario: Scenario, at: Callable[[Parallelism], Resolved]) -> Resolved:
     """The layout that serves most inside the SLO's TPOT, by the closed form; the widest tp if none fits, to say why."""
-    widths = [tp for tp in range(1, node.devices + 1) if node.devices % tp == 0 and divides(model, tp)]
-    spreads = (False, True) if model.experts and node.devices > 1 else (False,)
     tpot_s = (scenario.slo.tpot_s if scenario.slo else None) or np.inf
     found: list[tuple[tuple[bool, float, int], Resolved]] = []
     failure: Infeasible | None = None
-    for layout in (Parallelism(tp, node.devices // tp, expert) for tp in widths for expert in spreads):
+    for layout in layouts(model, node.devices):
         try:
             candidate = at(layout)
         except Infeasible as error:
@@ -279,9 +316,7 @@ def _checked_lengths(resolved: Resolved) -> Resolved:
         f"have prompts longer than a step's {longest.prompt_tokens:,} tokens": (prompt > longest.prompt_tokens).mean(),
     }
     warnings = [f"{share:.1%} of requests {what} and are rejected" for what, share in shares.items() if share > 0]
-    return replace(
-        resolved, warnings=(*resolved.warnings, *warnings, *_session_notes(resolved), *_lost_prefixes(resolved))
-    )
+    return replace(resolved, warnings=(*resolved.warnings, *warnings, *session_notes(resolved), *trace_notes(resolved)))
 
 
 def _largest_place(resolved: Resolved) -> str:
@@ -290,27 +325,6 @@ def _largest_place(resolved: Resolved) -> str:
     if resolved.engine.reserve == "slot":
         return f"a slot of {tokens // seqs:,} tokens ({seqs} share the KV pool)"
     return f"the KV pool of {tokens:,} tokens a replica"
-
-
-def _session_notes(resolved: Resolved) -> list[str]:
-    """Refuse a session whose prompts are always longer than where they should be cut; tell of some that are, and of
-    retries that never come."""
-    session, workload = resolved.workload.session, resolved.workload
-    if session is None:
-        return []
-    notes = []
-    if session.compaction is not None:
-        at, share = session.compaction.at_tokens, (resolved.lengths[0] > session.compaction.at_tokens).mean()
-        if share == 1:
-            message = f"every prompt is longer than the {at:,} tokens at which contexts are cut"
-            hint = "raise at_tokens, or shorten prompt_tokens, or to_tokens and new_tokens together"
-            raise ScenarioError.one(message, key="workload.session.compaction", hint=hint)
-        if share > 0:
-            what = "first ones, or summaries with what is new"
-            notes.append(f"{share:.1%} of prompts are longer than compaction.at_tokens ({what}) and stay so")
-    if session.retries and resolved.scenario.scheduler.queue_limit is None and workload.max_in_flight is None:
-        notes.append("session.retries never come: without a queue_limit or max_in_flight nobody is turned away")
-    return notes
 
 
 def _check_tiers(resolved: Resolved) -> None:
@@ -323,10 +337,3 @@ def _check_tiers(resolved: Resolved) -> None:
                 key=f"kv_offload.{name}.capacity",
                 hint=f"give at least {units.bytes_(least_bytes)}, or leave {name} out",
             )
-
-
-def _lost_prefixes(resolved: Resolved) -> list[str]:
-    trace = resolved.trace
-    if trace is None or trace.prefix_hashes is None or resolved.workload.arrival is None:
-        return []
-    return ["lengths are drawn from the trace and its prefixes are left out: no request shares KV with another"]

@@ -16,10 +16,12 @@ from capsim.llm import Attention, KVStream, ModelSpec, WeightFormat
 from capsim.parallelism import Parallelism
 from capsim.steptime import FOREVER, Batch, PrefillChunk, StepTime
 from capsim.steptime.carried import Carried, nearest
+from capsim.steptime.domain import outside
 from capsim.steptime.roofline import Roofline, largest
 
 PLAIN = ("full", "sliding", "chunked")
 STORED_AS_THEY_ARE = ("bf16", "fp8")  # a token's KV is thousandths of the bytes of a step, so no table is missed
+ROOFLINE = "the fitted sum-roofline extends it"
 PLAIN_FORMAT = KVFormat(name="bf16", key_bits=16, value_bits=16)
 
 
@@ -89,23 +91,28 @@ class Calibrated(Roofline):
         return self.step_time(batch), growth_s, max(1, int(steps))
 
     def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
-        """What of a run lies outside the measured sizes, in words.
+        """Sizes outside the kernels' tables.
 
-        ``contexts`` are the longest mean contexts by the number of sequences that decoded, ``tokens`` the most of a
-        step.
+        Contexts lie below only where none of a run is as long as the shortest measured: every answer begins with short
+        ones, which take little.
         """
         notes = []
         kernels = [kernel for served in self._decoders for kernel in served]
+        fewest = min(contexts, default=1)
         if kernels and contexts:
-            most = min(k.domain["sequences"][1] for k in kernels)
-            notes += _beyond("batches of {:,.0f} sequences lie", max(contexts), most)
+            domains = [kernel.domain for kernel in kernels]
+            batches = max(d["sequences"][0] for d in domains), min(d["sequences"][1] for d in domains)
+            notes += outside("batches of {:,.0f} sequences lie", (fewest, max(contexts)), batches, ROOFLINE)
             limits = {n: min(k.longest_context(n) for k in kernels) for n in contexts}
             worst = max(contexts, key=lambda n: contexts[n] / limits[n])
+            shortest = max(d["context_tokens"][0] for d in domains)
             batch = f"a batch of {worst:,}" if worst > 1 else "one sequence"
-            notes += _beyond(f"context {{:,.0f}} of {batch} lies", contexts[worst], limits[worst])
+            reached, measured = (max(contexts.values()), contexts[worst]), (shortest, limits[worst])
+            notes += outside(f"context {{:,.0f}} of {batch} lies", reached, measured, ROOFLINE)
         if self._matrices:
-            most = min(k.domain["tokens"][1] for k in self._matrices)
-            notes += _beyond("steps of {:,.0f} tokens lie", tokens, most)
+            domains = [kernel.domain for kernel in self._matrices]
+            sizes = max(d["tokens"][0] for d in domains), min(d["tokens"][1] for d in domains)
+            notes += outside("steps of {:,.0f} tokens lie", (min(fewest, tokens), tokens), sizes, ROOFLINE)
         return notes
 
     @property
@@ -293,12 +300,6 @@ class Calibrated(Roofline):
     def _miss(self, what: str) -> None:
         if what not in self.unmeasured:
             self.unmeasured.append(what)
-
-
-def _beyond(what: str, size: float, most: float) -> list[str]:
-    if size <= most:
-        return []
-    return [f"{what.format(size)} beyond the measured {most:,.0f}: the fitted sum-roofline extends it"]
 
 
 def _like(weights: WeightFormat) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Summing the two fitted whole-step measurements better than taking the larger (10
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -79,6 +80,10 @@ class Roofline:
         for count, (read_s, decode_s) in zip(batch.read_growth, self._decode_s, strict=True):
             growth_s += count * (read_s + decode_s)
         return self.step_time(batch), growth_s, FOREVER
+
+    def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
+        """Nothing: a roofline has no sizes that it was measured at."""
+        return []
 
     def _weigh_attention(self, kv_format: KVFormat, flops: float) -> None:
         """Seconds to read an entry of each stream in all its layers, to compute with it, and to write a token's."""

@@ -1,95 +1,98 @@
-"""The sweep file: a scenario, what is asked of it, and the settings to try."""
+"""The sweep file: one scenario, and what to vary in it."""
 
-from dataclasses import dataclass
-from itertools import product
-from math import prod
+import itertools
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from capsim.errors import Problem, ScenarioError
-from capsim.scenario.spec import Scenario
+from capsim.errors import ScenarioError
+from capsim.scenario import Scenario
 from capsim.source import Location, Source, assignment, load, unknown_key, validate
 
 MOST_POINTS = 100_000
-Task = Literal["run", "plan"]
+Point = dict[str, Any]
 
 
-class SweepSpec(BaseModel):
-    """``grid`` tries every combination of its values, the last path changing fastest; ``list`` names the points."""
+class Sweep(BaseModel):
+    """One scenario and its points.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Attributes
+    ----------
+    scenario
+        Its file, relative to the sweep's.
+    task
+        ``run`` simulates the scenario's own load, ``plan`` seeks the sessions a node carries.
+    grid
+        Values by dotted path: every combination is a point, the last path varying fastest.
+    points
+        Points written out, each as values by dotted path; instead of a grid.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scenario: Path
-    task: Task = "run"
-    grid: dict[str, list[Any]] | None = None
-    points: list[dict[str, Any]] | None = Field(None, alias="list")
+    task: Literal["run", "plan"] = "run"
+    grid: dict[str, list[Any]] = Field(default={}, min_length=1)
+    points: list[Point] = Field(default=[], min_length=1)
 
     @model_validator(mode="after")
-    def _one_way(self) -> "SweepSpec":
-        if (self.grid is None) == (self.points is None):
-            raise ValueError("give one of grid: {path: [values]} and list: [{path: value}]")
-        if not all((self.grid or {"": [0]}).values()) or self.points == [] or self.grid == {}:
-            raise ValueError("needs at least one value to try of each path")
-        count = len(self.points or ()) if self.grid is None else prod(map(len, self.grid.values()))
+    def _one_way(self) -> "Sweep":
+        if bool(self.grid) == bool(self.points):
+            raise ValueError("give a grid ({path: [values]}) or points (a list of {path: value}), one of them")
+        empty = [path for path, values in self.grid.items() if not values]
+        if empty:
+            raise ValueError(f"grid: {empty[0]} has no values")
+        count = 1
+        for values in self.grid.values():
+            count *= len(values)
         if count > MOST_POINTS:
-            raise ValueError(f"is {count:,} points, more than {MOST_POINTS:,}: try fewer values")
+            raise ValueError(f"{count:,} points are more than {MOST_POINTS:,}: make the grid smaller")
         return self
 
-
-@dataclass(frozen=True)
-class Point:
-    """One scenario of a sweep: its place, the swept values, and the overrides that set them."""
-
-    index: int
-    values: dict[str, Any]
-
     @property
-    def overrides(self) -> list[str]:
-        return [assignment(path, value) for path, value in self.values.items()]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Points of one scenario file and what is asked of each; files that a value names are sought from ``folder`` on."""
-
-    scenario: Path
-    task: Task
-    points: tuple[Point, ...]
-    folder: Path = Path()
+    def all_points(self) -> list[Point]:
+        """Every point once, in the file's order."""
+        if self.points:
+            every = self.points
+        else:
+            every = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        return list({json.dumps(point, sort_keys=True): point for point in every}.values())
 
     @property
     def paths(self) -> list[str]:
-        """Every path that some point sets, in the order in which they appear."""
-        return list(dict.fromkeys(path for point in self.points for path in point.values))
+        """What varies."""
+        return list(dict.fromkeys(path for point in self.all_points for path in point))
 
 
 def load_sweep(path: Path | str) -> Sweep:
-    """Read a sweep file.
+    """Read a sweep file; the scenario's place becomes absolute.
 
     Raises
     ------
     ScenarioError
-        Mistakes in the file: unknown keys or paths, no values, no such scenario.
+        Mistakes in the file, each with its line.
     """
     source = load(Path(path))
-    spec = validate(SweepSpec, source.values, source)
-    scenario = source.file(spec.scenario, "scenario")
-    problems = _unknown_paths(spec, source)
+    sweep = validate(Sweep, source.values, source)
+    scenario = source.file(sweep.scenario, "scenario").resolve()
     if not scenario.is_file():
-        problems.append(source.problem(("scenario",), f"file not found: {scenario}"))
+        raise ScenarioError([source.problem(("scenario",), f"file not found: {scenario}")])
+    _check_paths(sweep, source)
+    return sweep.model_copy(update={"scenario": scenario})
+
+
+def _check_paths(sweep: Sweep, source: Source) -> None:
+    """Refuse what no scenario has: every point would fail by it."""
+    places: list[tuple[Location, str]] = [(("grid", path), path) for path in sweep.grid]
+    places += [(("points", index, path), path) for index, point in enumerate(sweep.points) for path in point]
+    found = [(place, unknown_key(Scenario, path)) for place, path in places]
+    problems = [source.problem(place, wrong.message, wrong.hint) for place, wrong in found if wrong is not None]
     if problems:
         raise ScenarioError(problems)
-    chosen = spec.points or [
-        dict(zip(spec.grid or {}, values, strict=True)) for values in product(*(spec.grid or {}).values())
-    ]
-    points = tuple(Point(index, values) for index, values in enumerate(chosen))
-    return Sweep(scenario, spec.task, points, source.path.parent)
 
 
-def _unknown_paths(spec: SweepSpec, source: Source) -> list[Problem]:
-    places: list[tuple[Location, str]] = [(("grid", path), path) for path in spec.grid or ()]
-    places += [(("list", index, path), path) for index, point in enumerate(spec.points or ()) for path in point]
-    found = [(place, unknown_key(Scenario, path)) for place, path in places]
-    return [source.problem(place, problem.message, problem.hint) for place, problem in found if problem is not None]
+def assignments(point: Point) -> list[str]:
+    """The point as overrides of the scenario; files that they name are sought where the scenario is."""
+    return [assignment(path, value) for path, value in point.items()]

@@ -6,38 +6,51 @@ from typing import Any
 import numpy as np
 
 from capsim.workload.fit_lengths import fit_tokens, quantile_grid
+from capsim.workload.spec import Workload
 from capsim.workload.trace_figures import turns_and_gaps
 from capsim.workload.traces import PrefixHashes, Trace
-from capsim.workload.traces.follow import earlier, roots
+from capsim.workload.traces.follow import earlier, extends, roots
 
-GROWS = 0.8
-"""Share of later prompts that hold the last one and its answer from which on contexts count as growing."""
 SHARED = 0.95
 """Share of prompts that begin with a block from which on it counts as everybody's."""
 SHORTEST_S = 1e-3
 
 
 def fit_sessions(trace: Trace) -> dict[str, Any] | None:
-    """A workload's session, first prompts, pauses and prefix; None where contexts do not grow.
-
-    Pauses are the gaps from arrival to arrival, the time of the answer included: a trace does not tell it.
-    """
+    """A workload's session, first prompts, pauses and prefix; None where contexts do not grow."""
     followed = earlier(trace)
-    if followed is None or not (followed >= 0).any():
+    if followed is None or extends(trace) is None:
         return None
     later = np.flatnonzero(followed >= 0)
     last = followed[later]
     new = trace.prompt_tokens[later] - trace.prompt_tokens[last] - trace.output_tokens[last]
-    if (new >= 0).mean() < GROWS:
-        return None
     turns, gaps_s = turns_and_gaps(roots(followed), trace.arrival_s)
     shared_tokens = 0 if trace.prefix_hashes is None else _shared_tokens(trace.prefix_hashes)
     return {
         "prompt_tokens": fit_tokens(trace.prompt_tokens[followed < 0])[0],
-        "think_s": quantile_grid(np.maximum(gaps_s, SHORTEST_S)),
+        "think_s": quantile_grid(np.maximum(_pauses(trace, later, gaps_s), SHORTEST_S)),
         "session": {"turns": quantile_grid(turns), "new_tokens": quantile_grid(np.maximum(new, 1))},
         **({"prefix": {"global_tokens": shared_tokens}} if shared_tokens else {}),
     }
+
+
+def as_sessions(workload: Workload, trace: Trace) -> Workload | None:
+    """The same with sessions fitted to its trace in the trace's place, paused as it says; None where none show."""
+    found = fit_sessions(trace)
+    if found is None:
+        return None
+    pauses = {} if workload.think_s is None else {"think_s": workload.think_s}
+    fitted = {**found, "output_tokens": fit_tokens(trace.output_tokens)[0], **pauses}
+    return workload.changed(trace=None, columns=None, replay="open", **fitted)
+
+
+def _pauses(trace: Trace, later: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:
+    """Those that the trace knows; where it knows none the gaps from arrival to arrival, with the time of the answer."""
+    if trace.think_s is None:
+        return gaps_s
+    known_s = trace.think_s[later]
+    known_s = known_s[np.isfinite(known_s)]
+    return known_s if len(known_s) else gaps_s
 
 
 def _shared_tokens(hashes: PrefixHashes) -> int:

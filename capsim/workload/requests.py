@@ -1,5 +1,6 @@
 """The request stream: every attribute of request ``i`` is row ``i`` of its own random stream."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice, repeat
@@ -12,13 +13,13 @@ from capsim.workload.chats import ANY, Longest
 from capsim.workload.classes import Superposed, class_lengths, mixed, superposed_arrivals
 from capsim.workload.distributions import Distribution, draw_tokens
 from capsim.workload.drawing import CHUNK, take, times
-from capsim.workload.prefixes import Run
+from capsim.workload.prefixes import Run, stretch
 from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
 from capsim.workload.steady import AT_ONCE, Response, SessionTraffic, sessions
 from capsim.workload.streams import stream
 from capsim.workload.traces import Trace
-from capsim.workload.traces.follow import earlier, sessions_of
+from capsim.workload.traces.follow import earlier, extends, sessions_of
 
 DEFAULT_REQUESTS = 2000
 SAMPLE = 1024
@@ -114,7 +115,7 @@ def _replayed(workload: Workload, trace: Trace) -> OpenArrivals | ClosedReplay:
     session = sessions_of(trace) if workload.replay == "closed" else trace.session
     whose = None if session is None else _sessions_and_turns(session[:first])
     if workload.replay == "open":
-        rows = _requests(*tokens, np.zeros(first), workload, _chains(trace))
+        rows = _requests(*tokens, np.zeros(first), workload, _chains(trace, workload.max_tokens))
         return OpenArrivals(arrival_s, rows, workload.max_in_flight, whose)
     followed = earlier(trace)
     assert followed is not None
@@ -124,20 +125,17 @@ def _replayed(workload: Workload, trace: Trace) -> OpenArrivals | ClosedReplay:
     later = np.flatnonzero(followed >= 0)[::-1]  # of several that follow one the first counts
     think_s = np.zeros(first)
     think_s[followed[later]] = pause_s[later]
-    requests = list(_requests(*tokens, think_s, workload, _chains(trace)))
+    requests = list(_requests(*tokens, think_s, workload, _chains(trace, workload.max_tokens)))
     return ClosedReplay(arrival_s, followed, pause_s, requests, whose, workload.max_in_flight)
 
 
 def with_users(workload: Workload, users: int, requests: int, warmup_requests: int) -> Workload:
     """The same people and lengths in a closed loop of ``users``."""
-    changed = {
-        "arrival": Closed(kind="closed", users=users, classes=workload.classes or None),
-        "requests": requests,
-        "warmup_requests": warmup_requests,
-        "duration_s": None,
-        "max_in_flight": None,
-    }
-    return workload.model_copy(update=changed)
+    classes = workload.classes or None
+    return workload.changed(
+        arrival=Closed(kind="closed", users=users, classes=classes), requests=requests, warmup_requests=warmup_requests,
+        duration_s=None, max_in_flight=None, replay="open",
+    )  # fmt: skip
 
 
 def sample_lengths(workload: Workload, trace: Trace | None, longest: Longest = ANY) -> tuple[np.ndarray, np.ndarray]:
@@ -225,15 +223,33 @@ def _sessions_and_turns(session: np.ndarray) -> np.ndarray:
     return np.column_stack([session, turn])
 
 
-def _chains(trace: Trace) -> Iterator[tuple[Run, ...]]:
-    """For each request of a trace the runs of its prompt: none where the trace has no hashes."""
-    hashes = trace.prefix_hashes
-    if hashes is None:
+def _chains(trace: Trace, max_tokens: int | None) -> Iterator[tuple[Run, ...]]:
+    """For each request of a trace its runs: its prompt's hashes, else those of the prompt it extends and its own."""
+    hashes, extended = trace.prefix_hashes, extends(trace)
+    if hashes is not None:
+        for request, prompt in enumerate(trace.prompt_tokens.tolist()):
+            keys = hashes.of(request).tolist()
+            yield tuple([(key, min(end, prompt)) for key, end in zip(keys, count(hashes.tokens, hashes.tokens))])
+    elif extended is not None:
+        ends = trace.prompt_tokens + np.minimum(trace.output_tokens, max_tokens or np.inf)
+        yield from _grown_chains(extended.tolist(), ends.astype(int).tolist())
+    else:
         yield from repeat((), len(trace))
-        return
-    for request, prompt in enumerate(trace.prompt_tokens.tolist()):
-        keys = hashes.of(request).tolist()
-        yield tuple([(key, min(end, prompt)) for key, end in zip(keys, count(hashes.tokens, hashes.tokens))])
+
+
+def _grown_chains(extended: list[int], ends: list[int]) -> Iterator[tuple[Run, ...]]:
+    """For each row the runs of the row that it extends, and its own to the end of its answer."""
+    followers = Counter(extended)
+    kept: dict[int, tuple[Run, ...]] = {-1: ()}
+    for row, (before, end) in enumerate(zip(extended, ends, strict=True)):
+        chain = kept[before]
+        chain = (*chain, *stretch(row, chain[-1][1] if chain else 0, end))
+        if followers[row]:
+            kept[row] = chain
+        followers[before] -= 1
+        if before >= 0 and not followers[before]:
+            del kept[before]
+        yield chain
 
 
 def _requests(

@@ -104,7 +104,7 @@ class Workload(_Spec):
         if self.replay == "closed" and (self.trace is None or self.arrival is not None):
             raise ValueError("a closed replay is one of a trace: it needs a trace, and no arrival of its own")
         if self.requests is not None and self.duration_s is not None:
-            raise ValueError("requests and duration_s exclude each other: give one")
+            raise ValueError("requests and duration_s are both the length of the run: leave one out")
         if self.requests is not None and (self.warmup_requests or 0) >= self.requests:
             raise ValueError(f"warmup_requests {self.warmup_requests} leave none of {self.requests} requests to count")
         if isinstance(self.arrival, Closed) and self.max_in_flight is not None:

@@ -6,6 +6,8 @@ from capsim.workload.traces.trace import PrefixHashes, Trace
 
 FEWEST_BLOCKS = 2
 """A shorter prompt is no context to tell a session by: everybody's first block may be a system prompt."""
+GROWS = 0.8
+"""Share of later prompts that are long enough to hold the last one and its answer from which on contexts grow."""
 
 
 def follows(trace: Trace) -> np.ndarray | None:
@@ -21,6 +23,16 @@ def earlier(trace: Trace) -> np.ndarray | None:
     """``follows`` where it is an earlier row; −1 elsewhere, as of a turn that comes before the one it follows."""
     found = follows(trace)
     return None if found is None else np.where(found < np.arange(len(found)), found, -1)
+
+
+def extends(trace: Trace) -> np.ndarray | None:
+    """The earlier row that each prompt goes on from: −1 where it follows none, or is shorter than that one with its
+    answer. Shape (n,); None where the contexts of the trace do not grow, or nothing tells."""
+    followed = earlier(trace)
+    if followed is None or not (followed >= 0).any():
+        return None
+    grown = trace.prompt_tokens >= trace.prompt_tokens[followed] + trace.output_tokens[followed]
+    return np.where(grown, followed, -1) if grown[followed >= 0].mean() >= GROWS else None
 
 
 def why_not_closed(trace: Trace) -> str:
