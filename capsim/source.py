@@ -19,13 +19,14 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass
 class Source:
-    """A file's values, the line of every key, and which dotted paths were set from outside, by whom in ``outside``."""
+    """A file's values, the line of every key, which dotted paths were set from outside, and whether it may name files
+    beside it."""
 
     path: Path
     values: dict[str, Any]
     lines: dict[Location, int] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
-    outside: Path = Path()
+    own_files: bool = True
 
     def line(self, location: Location) -> int | None:
         """The line of the innermost part of ``location`` that the file has, None if it was set from outside."""
@@ -42,9 +43,19 @@ class Source:
         return Problem(message, self.path, self.line(location), key, hint)
 
     def file(self, path: Path | str, place: str) -> Path:
-        """Paths in a file are relative to it, paths of an override to where the user stands (``outside``)."""
+        """Paths in a file are relative to it, paths of an override to where the user stands.
+
+        Raises
+        ------
+        ScenarioError
+            It may name no files.
+        """
+        if not self.own_files:
+            message = "names a file, which an uploaded scenario cannot bring along"
+            hint = "give it to the command line, or write the values out"
+            raise ScenarioError([self.problem(tuple(place.split(".")), message, hint)])
         given = any(place == key or place.startswith(key + ".") for key in self.overrides)
-        return (self.outside if given else self.path.parent) / path
+        return Path(path) if given else self.path.parent / path
 
 
 def load(path: Path) -> Source:
@@ -152,12 +163,8 @@ def override(source: Source, assignment: str) -> None:
 
 def assignment(path: str, value: Any) -> str:
     """The ``path=value`` that ``override`` reads this value from."""
-    return f"{path}={written(value)}"
-
-
-def written(value: Any) -> str:
-    """A value as YAML in one line."""
-    return yaml.safe_dump(value, default_flow_style=True, width=float("inf")).removesuffix("...\n").strip()
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return f"{path}=" + text.removesuffix("...\n").strip()
 
 
 def unknown_key(spec: type[BaseModel], path: str) -> Problem | None:
@@ -168,6 +175,11 @@ def unknown_key(spec: type[BaseModel], path: str) -> Problem | None:
         if key not in known:
             return Problem(f"unknown key '{path}'", key=path, hint=did_you_mean(key, known))
     return None
+
+
+def text_of(source: Source) -> str:
+    """Its values as YAML, overrides among them."""
+    return yaml.safe_dump(source.values, sort_keys=False, allow_unicode=True)
 
 
 def validate(spec: type[M], values: Any, source: Source, at: Location = ()) -> M:

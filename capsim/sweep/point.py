@@ -21,7 +21,7 @@ PERCENTILES = ("mean", "p50", "p95", "p99")
 def hash_of(task: str, scenario: Path, point: Point) -> str:
     """Hash of all that its figures follow from; of its text, where that cannot be resolved."""
     try:
-        lock = locked(resolve(scenario, assignments(point), scenario.parent))
+        lock = locked(resolve(scenario, assignments(point)))
     except (ScenarioError, Infeasible) as error:
         lock = {"capsim": __version__, "point": point, "error": str(error)}
     return hashlib.sha256(json.dumps([task, point, lock], sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -30,7 +30,7 @@ def hash_of(task: str, scenario: Path, point: Point) -> str:
 def run_point(task: str, scenario: Path, point: Point) -> Row:
     """Simulate one point. A point that cannot be simulated is a row with the reason, not an error."""
     try:
-        resolved = resolve(scenario, assignments(point), scenario.parent)
+        resolved = resolve(scenario, assignments(point))
         if task == "plan":
             return {"status": "done", "reason": "", **of_plan(plan(resolved, lambda *_: None)[0])}
         summary = run(resolved).summary

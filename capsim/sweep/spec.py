@@ -94,5 +94,5 @@ def _check_paths(sweep: Sweep, source: Source) -> None:
 
 
 def assignments(point: Point) -> list[str]:
-    """The point as overrides of the scenario; files that they name are sought where the scenario is."""
+    """The point as overrides of the scenario."""
     return [assignment(path, value) for path, value in point.items()]
