@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim import __version__
-from capsim.capacity import plan
+from capsim.capacity.plan import plan
 from capsim.errors import Infeasible, ScenarioError
 from capsim.experiment import run
 from capsim.glossary import LATENCIES
