@@ -39,9 +39,8 @@ def _ratios(document: dict[str, Any], rows: list[dict[str, Any]]) -> list[list[s
 
 
 def _rate(row: dict[str, Any]) -> list[str]:
-    return [
-        f"{row['model']}, {row['figure']} tokens", row["use"], *(f"{row[name][0]:+.0%}" for name in ("published", "simulated"))
-    ]  # fmt: skip
+    rates = [f"{row[name][0]:+.0%}" for name in ("published", "simulated")]
+    return [f"{row['model']}, {row['figure']} tokens", row["use"], *rates]
 
 
 def _load(load: dict[str, int]) -> str:
