@@ -195,7 +195,7 @@ def test_what_lies_beyond_the_domain_is_named():
     assert steps.beyond({1: 65_536, 16: 65_536}, 2048) == []
     how = "the fitted sum-roofline extends it"
     assert steps.beyond({17: 200, 1: 200_000}, 4096) == [
-        f"batches of 17 sequences lie beyond the measured 16: {how}",
+        f"batches of 17 lie beyond the measured 16: {how}",
         f"context 200,000 of one sequence lies beyond the measured 65,536: {how}",
         f"steps of 4,096 tokens lie beyond the measured 2,048: {how}",
     ]
@@ -212,6 +212,19 @@ def test_the_longest_context_depends_on_the_batch():
     assert (
         "context 20,000 of a batch of 16 lies beyond the measured 4,096" in steps.beyond({1: 65_536, 16: 20_000}, 1)[0]
     )
+
+
+def test_what_lies_below_the_domain_is_named_where_all_of_a_run_does():
+    large = [row for row in machine.rows() if row.op != "decode_attention"
+             or (row.size("sequences") > 1 and row.size("context_tokens") > 1024)]  # fmt: skip
+    large = [row for row in large if row.op != "gemm" or row.size("tokens") > 8]
+    steps = calibrated(tables=[table_of(group, CATALOG) for group in grouped(large)])
+    how = "the fitted sum-roofline extends it"
+    assert steps.beyond({4: 300.0, 16: 5000.0}, 512) == [f"steps of 4 tokens lie below the measured 16: {how}"]
+    assert steps.beyond({1: 300.0, 16: 1000.0}, 512)[:2] == [
+        f"batches of 1 lie below the measured 4: {how}",
+        f"context 1,000 of a batch of 16 lies below the measured 2,048: {how}",
+    ]
 
 
 def test_a_cluster_on_tables_goes_as_the_plain_loop_does_step_by_step():

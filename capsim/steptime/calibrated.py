@@ -106,7 +106,7 @@ class Calibrated(Roofline):
         if kernels and contexts:
             domains = [kernel.domain for kernel in kernels]
             batches = max(d["sequences"][0] for d in domains), min(d["sequences"][1] for d in domains)
-            notes += outside("batches of {:,.0f} sequences lie", (fewest, max(contexts)), batches, ROOFLINE)
+            notes += outside("batches of {:,.0f} lie", (fewest, max(contexts)), batches, ROOFLINE)
             limits = {n: min(k.longest_context(n) for k in kernels) for n in contexts}
             worst = max(contexts, key=lambda n: contexts[n] / limits[n])
             shortest = max(d["context_tokens"][0] for d in domains)
