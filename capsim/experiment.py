@@ -24,8 +24,8 @@ from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
 
 SCHEMA_VERSION = 1
-Progress = Callable[[int, int], None]
-"""Told (replication, requests ended)."""
+Progress = Callable[["list[Replication]", int], None]
+"""Told the finished replications, and how many requests of the next one have ended."""
 
 
 class Interrupted(Exception):  # noqa: N818  the user's wish, not a fault
@@ -96,8 +96,7 @@ def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int],
 def measure(resolved: Resolved, records: Records) -> Replication:
     """What one replication's tables say once warm-up is cut."""
     table = records.requests_columns(requests.COLUMNS)
-    replayed = resolved.trace is not None and resolved.workload.arrival is None
-    pinned = 0 if replayed and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
+    pinned = 0 if resolved.replays and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
     warmup = requests.warmup_requests(table, pinned)
     measured = requests.measured(table, warmup)
     start_s, end_s = requests.window(measured)
@@ -175,17 +174,20 @@ def _sessions(
 
 def _trace_has_sessions(resolved: Resolved) -> bool:
     """Whether a trace is replayed whose sessions are known."""
-    workload, trace = resolved.workload, resolved.trace
-    return trace is not None and workload.arrival is None and (trace.session is not None or workload.replay == "closed")
+    known = resolved.trace is not None and resolved.trace.session is not None
+    return resolved.replays and (known or resolved.workload.replay == "closed")
+
+
+def planned(resolved: Resolved) -> int:
+    """Replications of a run: a trace that is replayed has nothing to draw."""
+    return 1 if resolved.replays else resolved.scenario.replications
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
     """All replications and their summary. An interrupt keeps what is finished, or the one begun if none is."""
-    count = 1 if resolved.trace is not None and resolved.workload.arrival is None else resolved.scenario.replications
     done: list[Replication] = []
-    interrupted = False
-    for index in range(count):
-        told = (lambda ended, index=index: on_progress(index, ended)) if on_progress else None
+    interrupted, told = False, (lambda ended: on_progress(done, ended)) if on_progress else None
+    for index in range(planned(resolved)):
         try:
             done.append(replicate(resolved, index, told))
             interrupted = done[-1].records.interrupted

@@ -46,6 +46,18 @@ class ProgressFile:
         fresh.write_text(json.dumps(document) + "\n")
         fresh.replace(self._directory / FILE)
 
+    def withdraw(self) -> None:
+        """Leave nothing behind of work that came to nothing."""
+        if self._directory is not None:
+            (self._directory / FILE).unlink(missing_ok=True)
+            if not any(self._directory.iterdir()):
+                self._directory.rmdir()
+
+
+def live(summary: dict[str, Any]) -> dict[str, float | None]:
+    """Of a summary what a watcher looks at: goodput, and the 95th percentiles that an SLO bounds."""
+    return {"goodput": summary["goodput"]} | {f"{name}_p95": summary[name]["p95"] for name in ("ttft_s", "tpot_s")}
+
 
 def read_progress(directory: Path) -> dict[str, Any] | None:
     """What the file says; None where there is none."""

@@ -9,7 +9,7 @@ from capsim.calibrate.tables import grouped, table_of, tables_of
 from capsim.catalog import load_catalog
 from capsim.efficiency import Efficiency
 from capsim.hardware import Device
-from capsim.llm import Attention, DenseLayers, ModelSpec
+from capsim.llm import Attention, DenseLayers, Experts, ModelSpec
 from capsim.measured import Measured
 from capsim.parallelism import Parallelism
 from capsim.sim.cluster import simulate
@@ -238,3 +238,27 @@ def test_a_cluster_on_tables_goes_as_the_plain_loop_does_step_by_step():
     assert ours == pytest.approx(plain, rel=1e-12)
     runs, steps = (len(records.segments_table()) for records in made)
     assert runs < steps / 20
+
+
+def test_a_factor_on_kernels_lengthens_them_and_a_run_s_growth_alike():
+    plain, slower = calibrated(), calibrated(kernel_factor=1.25)
+    batch = decode(4, 1000, read_growth=(4.0,))
+    (alone, growth_s, valid), (whole, more_s, steps) = plain.decode_run(batch), slower.decode_run(batch)
+    assert whole.attention_s == pytest.approx(1.25 * alone.attention_s)
+    assert whole.dense_s == pytest.approx(1.25 * alone.dense_s)
+    assert whole.overhead_s == alone.overhead_s
+    assert (more_s, steps) == (pytest.approx(1.25 * growth_s), valid)
+    assert slower.is_exact == plain.is_exact
+
+
+def test_a_prefill_of_a_mixture_takes_at_least_its_launches_and_a_dense_one_is_left_alone():
+    mixture = SMALL.model_copy(
+        update={"dense": None, "experts": Experts(layers=LAYERS, count=16, top_k=2, intermediate=512)}
+    )
+    short, long = (Batch(0, (0.0,), (PrefillChunk(new, 0),), 1) for new in (16, 4096))
+    for model in (mixture, SMALL):
+        floored, plain = (calibrated(model, prefill_expert_layer_s=least) for least in (0.1, 0.0))
+        expected = max(LAYERS * 0.1, plain.step_time(short).total_s) if model is mixture else None
+        assert floored.step_time(short).total_s == pytest.approx(expected or plain.step_time(short).total_s)
+        assert floored.step_time(long).total_s == pytest.approx(plain.step_time(long).total_s)
+        assert floored.step_time(decode(4, 1000, model)) == plain.step_time(decode(4, 1000, model))

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from capsim.cli import app as web
 from capsim.cli import breakeven, calibrate, compare, contract, doctor, plan, refit, sweep, trace, validation, verbs
 from capsim.cli.importing import importing
 from capsim.cli.options import INFEASIBLE, INTERRUPTED
@@ -32,6 +33,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("refit")(refit.refit)
 app.command("residuals")(calibrate.residuals)
 app.command("validate")(validation.validate)
+app.command("app")(web.app)
 app.command("schema")(doctor.schema)
 app.command("doctor")(doctor.doctor)
 app.add_typer(importing, name="import")

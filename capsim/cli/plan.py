@@ -1,5 +1,8 @@
 """The verb ``plan``."""
 
+from itertools import count
+from typing import TYPE_CHECKING
+
 import typer
 
 from capsim.cli.options import (
@@ -17,7 +20,11 @@ from capsim.cli.options import (
     progress,
     resolved_of,
     say_where,
+    watched,
 )
+
+if TYPE_CHECKING:
+    from capsim.experiment import Run
 
 
 def plan(
@@ -35,17 +42,22 @@ def plan(
     from capsim import store
     from capsim.capacity import plan as plan_capacity
     from capsim.cli.plan_table import render_plan
+    from capsim.progress import live
 
     if out is not None:
         store.check_target(out)
     resolved = resolved_of(scenario, set_, seed, replications, None, calibration)
-    with progress("searching", quiet or no_progress) as tell:
-        document, at_limit = plan_capacity(
-            resolved,
-            lambda sessions, point: tell(f"{sessions:,} sessions: goodput {point.summary['goodput']:.1%}"),
-        )
-    if out is not None:
-        store.save_plan(document, at_limit, out)
+    with watched(out) as file, progress("searching", quiet or no_progress) as tell:
+        trials = count(1)
+
+        def on_trial(number: int, point: "Run") -> None:
+            tell(f"{number:,}: goodput {point.summary['goodput']:.1%}")
+            file.tell(next(trials), None, live={"number": number, **live(point.summary)})
+
+        document, at_limit = plan_capacity(resolved, on_trial)
+        if out is not None:
+            store.save_plan(document, at_limit, out)
+            file.tell(next(trials) - 1, None, state="interrupted" if document["interrupted"] else "done")
     print(render_plan(document, format_), end="")
     say_where(out, quiet)
     if document["interrupted"]:
