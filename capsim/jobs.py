@@ -80,6 +80,11 @@ def result_directory(name: str) -> Path:
     return runs_directory() / name
 
 
+def input_file(name: str, file: str) -> Path:
+    """A file that a job was given."""
+    return _place(name) / file
+
+
 def start(job: Job) -> str:
     """Put a job in the queue, unless it is there already or running, and give its name."""
     place = _place(job.name)
