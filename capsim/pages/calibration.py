@@ -15,8 +15,6 @@ from capsim.pages.parts.refusal import mistaken
 
 MEASURE = """python -m kernels_bench --budget 10m --out kernels.jsonl
 capsim calibrate kernels.jsonl --out calibration.yaml"""
-    "python -m kernels_bench --budget 60s > kernels.jsonl\ncapsim calibrate kernels.jsonl --out calibration.yaml"
-)
 
 
 def page() -> None:
