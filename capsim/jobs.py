@@ -93,9 +93,7 @@ def start(job: Job) -> str:
         lock = _held(place / "lock")
         if lock is None:
             return job.name
-        for name, text in job.files.items():
-            (place / name).write_text(text)
-        _write(place / "job.json", json.dumps(asdict(job)))
+        keep(job)
         with (place / "stderr.txt").open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "capsim.jobs", job.name], pass_fds=[lock], start_new_session=True,
@@ -105,6 +103,16 @@ def start(job: Job) -> str:
         os.close(lock)  # the process holds it from here on
         _write(place / "pid", str(process.pid))
     return job.name
+
+
+def keep(job: Job) -> None:
+    """Write down what was asked, so that it is found again."""
+    place = _place(job.name)
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in job.files.items():
+        (place / name).write_text(text)
+    (place / "stderr.txt").touch()
+    _write(place / "job.json", json.dumps(asdict(job)))
 
 
 def status(name: str) -> Status | None:

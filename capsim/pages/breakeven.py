@@ -6,10 +6,10 @@ import streamlit as st
 
 from capsim.breakeven import breakeven
 from capsim.charts.breakeven import monthly_cost
-from capsim.cli.breakeven import render
+from capsim.cli.breakeven import blocks, lines
 from capsim.errors import Infeasible, ScenarioError
 from capsim.pages.parts import scenarios
-from capsim.pages.parts.details import chart
+from capsim.pages.parts.details import chart, table
 from capsim.pages.parts.header import header
 from capsim.pages.parts.refusal import mistaken
 from capsim.scenario import resolve
@@ -47,7 +47,10 @@ def show(key: str, spares: int, hits: float | None, document: dict[str, Any]) ->
     names = {tier["key"]: tier["name"] for tier in document["tiers"]}
     tiers = st.multiselect("Price lists in the chart", list(names), format_func=names.__getitem__, placeholder="a few")
     chart(monthly_cost(document, tiers or None), "cost", 440)
-    st.markdown(render(document, "markdown").replace("$", "\\$"))
+    for rows in blocks(document):
+        table(rows)
+    for line in lines(document):
+        st.caption(line.replace("$", "\\$"))
 
 
 page()

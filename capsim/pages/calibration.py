@@ -39,7 +39,7 @@ def one(calibration: Shipped) -> None:
         sizes = [[op, axis, f"{low:,.4g}", f"{high:,.4g}"]
                  for op, axes in calibration.domain.items() for axis, (low, high) in axes.items()]  # fmt: skip
         table([["operation", "size", "from", "to"], *sizes])
-        table([["rows left out", "because"], *([f"{count:,}", why] for why, count in calibration.left_out.items())])
+        table([[f"{count:,} rows left out", why] for why, count in calibration.left_out.items()])
 
 
 def own() -> None:

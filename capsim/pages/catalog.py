@@ -31,7 +31,7 @@ def page() -> None:
 def listed(kind: str, catalog: Catalog) -> None:
     """All entries of a kind, with what each rests on."""
     listing = rows(kind, catalog, date.today())
-    frame = columns(listing) | {"source": [catalog.provenance[kind, key].source for key in getattr(catalog, kind)]}
+    frame = columns(listing)[1] | {"source": [catalog.provenance[kind, key].source for key in getattr(catalog, kind)]}
     stale = [row for row in listing if kind in PRICED and row[-1].endswith("stale")]
     if stale:
         st.warning(f"{len(stale)} prices are more than 180 days old: marked stale.", icon=":material/schedule:")

@@ -81,8 +81,7 @@ def _timeline(name: str, saved: Saved) -> None:
 def _steps(name: str, saved: Saved) -> None:
     chart(charts.step_time(component_shares(saved.summary["step_time_share"])), "components")
     bounds = runs.bounds(name)
-    table([["A step is bound by", "share of busy time"],
-           *([str(row.bound), f"{row.share:.1%}"] for row in bounds.itertuples())])  # fmt: skip
+    table([[f"bound by {row.bound}", f"{row.share:.1%} of busy time"] for row in bounds.itertuples()])
 
 
 def _requests(name: str, saved: Saved) -> None:

@@ -16,8 +16,9 @@ OUTSIDE = ("not measured", "carried over", "beyond", "no steady state")
 
 
 def table(rows: Rows) -> None:
-    """A table whose first row is its head."""
-    st.table(columns(rows), hide_index=True, border="horizontal")
+    """A table of text as the command line draws it."""
+    headed, cells = columns(rows)
+    st.table(cells, hide_index=True, hide_header=not headed, border="horizontal")
 
 
 def chart(drawn: Any, key: str, height: int | None = 380) -> None:
@@ -42,7 +43,7 @@ def memory(budget: MemoryBudget, kv_share: float) -> None:
     chart(memory_bar(parts), "memory", 170)
     with st.popover("How it adds up", icon=":material/function:"):
         st.markdown("KV pool = usable memory − weights − runtime reserve − activations, on the fullest device")
-        table([["part", "of one device"], *([name, units.bytes_(size)] for name, size in parts.items())])
+        table([[name, units.bytes_(size)] for name, size in parts.items()])
         st.caption(
             f"{budget.blocks:,} KV blocks of {budget.block_tokens} tokens, {units.bytes_(budget.block_bytes)} each: "
             f"{budget.capacity_tokens:,} tokens"
