@@ -36,6 +36,11 @@ class Efficiency(BaseModel):
         Per KV format, time to quantise and store one KV head of one token of one layer.
     expert_imbalance
         Load of the heaviest expert-parallel rank over the mean, by number of ranks.
+    kernel_factor
+        What a whole step's kernels take over the same kernels measured alone: gaps, cold caches, small kernels beside.
+    prefill_expert_layer_s
+        The least that a mixture-of-experts layer takes in a step that prefills: its many kernels are then launched one
+        by one, and small ones do not hide that. This and ``kernel_factor`` matter beside measured kernels only.
     measured
         Kernels and whole steps measured there. They stand in place of the roofline where there are any; the fixed
         times are then what a step takes beside its kernels.
@@ -56,4 +61,6 @@ class Efficiency(BaseModel):
     kv_extra_s: dict[str, Seconds] = Field(default_factory=dict)
     kv_write_s: dict[str, Seconds] = Field(default_factory=dict)
     expert_imbalance: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
+    kernel_factor: float = Field(1.0, ge=1)
+    prefill_expert_layer_s: Seconds = 0.0
     measured: Measured | None = None

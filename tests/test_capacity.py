@@ -101,7 +101,7 @@ def test_the_estimate_never_falls_with_memory_bandwidth_or_a_looser_slo(path, sc
 
 
 def test_a_fleet_is_the_smallest_that_keeps_its_slo_with_one_node_down(resolved):
-    one = resolved("slo={tpot_s: 8 ms}")
+    one = resolved("slo={tpot_s: 7.33 ms}")
     per_node, passed = find_capacity(one).low, {}
     fleet = size_for(
         one, 4 * per_node, per_node, lambda nodes, run: passed.update({nodes: run.summary["slo"]["passed"]})
@@ -124,7 +124,7 @@ def test_a_plan_needs_a_target(resolved):
         (("scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}"), "batch cap"),
         (("kv_capacity_tokens=640", "slo={ttft_s: 100 ms}"), "KV capacity"),
         (("workload.prompt_tokens=8000", "workload.output_tokens=1", "slo={ttft_s: 800 ms}"), "compute"),
-        (("weights=bf16", "slo={tpot_s: 6.62 ms}", "workload.prompt_tokens=1"), "memory bandwidth"),
+        (("weights=bf16", "slo={tpot_s: 7.33 ms}", "workload.prompt_tokens=1"), "memory bandwidth"),
     ],
 )
 def test_what_binds_is_what_the_scenario_is_short_of(resolved, overrides, binds):
@@ -146,7 +146,7 @@ def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):
 
     monkeypatch.setattr(Roofline, "step_time", stops_in_the_third_point)
     document, at_limit = plan(
-        resolved("slo={tpot_s: 7 ms}", "calibration=none"), lambda sessions, point: points.append(sessions)
+        resolved("slo={tpot_s: 7.33 ms}", "calibration=none"), lambda sessions, point: points.append(sessions)
     )
     assert document["interrupted"] is True
     assert document["candidates"] == []

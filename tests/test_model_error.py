@@ -12,7 +12,7 @@ from capsim.capacity import instant
 from capsim.capacity import model_error as plan_error
 from capsim.cli import tables
 from capsim.experiment import run
-from capsim.measured import Error
+from capsim.measured import Error, Measured, Residual
 from capsim.model_error import bracketed, model_error, runs, separable
 from capsim.model_error.spread import Spread, judged, of_residual, pooled
 from capsim.scenario import resolve
@@ -181,3 +181,22 @@ def test_a_long_run_is_told_by_its_first_requests(scenario, monkeypatch):
     assert told["requests"] == 100
     assert told["tpot_s"]["mean"][1] == pytest.approx(done.summary["tpot_s"]["mean"] * told["step_time"][1], rel=1e-6)
     assert "model error is told by the first 100 requests" in done.summary["warnings"]
+
+
+def test_carrying_over_widens_the_bracket_step_by_step(scenario):
+    """The very model, another on the same device, another device: with the same steps held out."""
+    exact = scenario("h100x1")
+    error = Error(mape=0.05, largest=0.1, bias=0.01)
+    measured = Measured(
+        kernels=exact.efficiency.measured.kernels[:1], environment={"threads": 1},
+        residuals=(
+            Residual(what="step", by="vllm", shape=exact.model.name, points=99, held_out=99, table=error, fit=error),
+            Residual(what="gemm", by="torch", shape="", points=99, held_out=99, table=error, fit=error),
+        ),
+    )  # fmt: skip
+    own = replace(exact, efficiency=exact.efficiency.model_copy(update={"measured": measured}))
+    other = replace(own, model=own.model.model_copy(update={"name": "another"}))
+    elsewhere = replace(own, node=own.node.model_copy(update={"device": "h200-sxm"}))
+    told = [model_error(one) for one in (own, other, elsewhere)]
+    assert [one.basis for one in told] == ["residuals", "residuals", "assumed"]
+    assert width(told[0]) < width(told[1]) < width(told[2])

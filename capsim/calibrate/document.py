@@ -241,8 +241,14 @@ def _facts(files: Sequence[Measurements], basis: str) -> dict[str, Any]:
 
 def _device_facts(files: Sequence[Measurements]) -> dict[str, Any]:
     facts = _facts(files, "measured")
-    power = {"basis": "assumed", "source": "not measured: set it where power is paid for", "as_of": facts["as_of"]}
-    return {**facts, "values": {"power_w": power}}
+    assumed = {"power_w": "not measured: set it where power is paid for"}
+    if not any(file.kernels for file in files):
+        at_least = "no kernels were measured: what whole steps at least reached"
+        assumed |= {"memory_bytes_per_s": at_least, "bf16_flops": at_least}
+    values = {
+        name: {"basis": "assumed", "source": why, "as_of": facts["as_of"]} for name, why in assumed.items()
+    }  # fmt: skip
+    return {**facts, "values": values}
 
 
 def _plain(spec: Any) -> dict[str, Any]:

@@ -96,7 +96,6 @@ def _candidate(
             *at["warnings"],
             *_doubts(found),
             *_notes(nodes, fleet, sized),
-            *sizing.unseen(resolved, sized),
         ],
     }
 

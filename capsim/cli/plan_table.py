@@ -85,7 +85,8 @@ def _load_rows(loads: dict[str, Any]) -> Rows:
 def _quotable(document: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
     asked = f" for {document['users']:,} users" if document["users"] else ""
     if candidate["loads"]:
-        asked = " for the " + ("peak hour" if "peak hour" in candidate["loads"] else "load as it comes")
+        most = max(reversed(candidate["loads"]), key=lambda name: candidate["loads"][name]["nodes"])
+        asked = f" for the load {most}" if most == "as it comes" else f" for the {most}"
     monthly = candidate["monthly_usd"]
     return [
         f"{headline(candidate)}; {candidate['binds']} binds",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import inf
 
 from capsim.efficiency import Efficiency
-from capsim.hardware import Device
+from capsim.hardware import Device, Precision
 from capsim.kernel_tables import KernelTable
 from capsim.kv_format import KVFormat, entry_bytes, heads_per_rank, pair_bytes
 from capsim.llm import Attention, KVStream, ModelSpec, WeightFormat
@@ -46,6 +46,7 @@ class Calibrated(Roofline):
         assert efficiency.measured is not None
         self._tables = efficiency.measured.kernels
         self._places = measured_on, device
+        self._launched_s = efficiency.prefill_expert_layer_s * (model.experts.layers if model.experts else 0)
         self.unmeasured: list[str] = []
         self.stand_ins: list[str] = []
         streams = [(group, stream) for group in model.attention for stream in group.streams()]
@@ -72,6 +73,9 @@ class Calibrated(Roofline):
         read_s, computed_s = self._multiplied(tokens, decoding + finishing)
         expert_read_s, expert_s = self._experts(tokens, routed) if self._has_experts else (0.0, 0.0)
         link = self._link_s + self._link_token_s * tokens
+        if prefill:
+            kernels_s = memory + compute + read_s + computed_s + expert_read_s + expert_s + link
+            overhead += max(0.0, self._launched_s - kernels_s - overhead)
         bound = largest(memory + read_s + expert_read_s, compute + computed_s + expert_s, link, overhead)
         return StepTime(memory + compute, expert_read_s + expert_s, read_s + computed_s, link, overhead, bound)
 
@@ -102,7 +106,7 @@ class Calibrated(Roofline):
         if kernels and contexts:
             domains = [kernel.domain for kernel in kernels]
             batches = max(d["sequences"][0] for d in domains), min(d["sequences"][1] for d in domains)
-            notes += outside("batches of {:,.0f} sequences lie", (fewest, max(contexts)), batches, ROOFLINE)
+            notes += outside("batches of {:,.0f} lie", (fewest, max(contexts)), batches, ROOFLINE)
             limits = {n: min(k.longest_context(n) for k in kernels) for n in contexts}
             worst = max(contexts, key=lambda n: contexts[n] / limits[n])
             shortest = max(d["context_tokens"][0] for d in domains)
@@ -262,7 +266,7 @@ class Calibrated(Roofline):
         if table is None:
             return None
         self._stand_in("dense layers", weights, table)
-        return Carried(table, shape, *self._places, weights.compute, count)
+        return self._carried(table, shape, count, weights.compute)
 
     def _experts_table(self, weights: WeightFormat) -> Carried | None:
         """Routed experts of one rank by the tokens routed; shared experts count as dense layers.
@@ -285,10 +289,12 @@ class Calibrated(Roofline):
             return None
         self._stand_in("experts", weights, table)
         self._heaviest = self._imbalance()
-        return Carried(table, shape, *self._places, weights.compute, self._stretch * experts.layers)
+        return self._carried(table, shape, self._stretch * experts.layers, weights.compute)
 
-    def _carried(self, table: KernelTable, shape: dict[str, float], count: float) -> Carried:
-        return Carried(table, shape, *self._places, count=count)
+    def _carried(
+        self, table: KernelTable, shape: dict[str, float], count: float, precision: Precision = "bf16"
+    ) -> Carried:
+        return Carried(table, shape, *self._places, precision, count * self.efficiency.kernel_factor)
 
     def _stand_in(self, what: str, weights: WeightFormat, table: KernelTable) -> None:
         """Note a weight format that was not measured."""

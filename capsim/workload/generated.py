@@ -3,9 +3,10 @@
 import numpy as np
 
 from capsim.workload import chats
-from capsim.workload.arrivals import Windows, long_run_rate_per_s
+from capsim.workload.arrivals import Windows, cycle, long_run_rate_per_s
 from capsim.workload.classes import Superposed
 from capsim.workload.figures import Figures, figures, lengths
+from capsim.workload.levels import HOUR_S
 from capsim.workload.requests import draw_arrivals, draw_lengths
 from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
@@ -15,7 +16,6 @@ SAMPLE = 50_000
 MAX_ARRIVALS = 1_000_000
 MOST, FEWEST = 50, 3
 SEED = 0
-HOUR_S = 3600.0
 ARRIVAL_FIGURES = ("rate_per_s", "cv", "cv_in_minute", "idc_1s", "idc_10s", "idc_60s", "peak_to_mean_minute")
 
 
@@ -41,7 +41,7 @@ def generated(workload: Workload, span_s: float) -> Figures:
 def telling_span_s(workload: Workload) -> float:
     """How long a stream tells of the arrivals: an hour, or all of their windows where that is longer."""
     arrival = workload.arrival
-    return max(HOUR_S, arrival.window_s * len(arrival.windows)) if isinstance(arrival, Windows) else HOUR_S
+    return max(HOUR_S, cycle(arrival)[1]) if isinstance(arrival, Windows) else HOUR_S
 
 
 def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capsim.workload.arrivals import Profile, Ramp, Single, Spike, long_run_rate_per_s
+from capsim.workload.arrivals import Profile, Ramp, Single, Spike, Windows, cycle, long_run_rate_per_s
 from capsim.workload.chats import ANY, Chat, Longest, draw, sample
 from capsim.workload.classes import Superposed
 from capsim.workload.drawing import times
@@ -160,11 +160,9 @@ class _History:
 
 def _history(family: Single) -> _History:
     match family:
-        case Profile():
-            rates, period_s = family.rates_per_s, family.period_s
-            assert period_s is not None
-            most = max(rates)
-            return _History(most, tuple(rate / most for rate in rates), period_s, family.start_s)
+        case Profile() | Windows():
+            rates, period_s, start_s = cycle(family)
+            return _History(max(rates), tuple(rate / max(rates) for rate in rates), period_s, start_s)
         case Spike():
             return _History(family.rate_per_s)
         case Ramp():
