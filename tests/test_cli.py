@@ -101,6 +101,7 @@ def test_out_holds_the_lock_the_summary_and_its_tables(capsim, scenario, tmp_pat
     assert capsim("run", scenario, "--out", out).returncode == 0
     assert {p.name for p in out.iterdir()} == {
         "scenario.lock.yaml", "summary.json", "replications.parquet", "requests.parquet", "segments.parquet",
+        "progress.json",
     }  # fmt: skip
     assert len(pd.read_parquet(out / "requests.parquet")) == 600
     assert [p.name for p in out.parent.iterdir()] == ["a"]
