@@ -34,7 +34,8 @@ def answer(found: Estimated) -> None:
     document = results.plan_document(found.asked, job.name)
     finished = document if document and not document["interrupted"] else None
     how = "estimated" if finished is None else "simulated"
-    header(found.name, job.name, how, found.basis["step_time"]["basis"], found.asked.command, found.asked.text)
+    asked, basis = found.asked, found.basis["step_time"]["basis"]
+    header(found.name, job.name, how, basis, asked.command("plan"), asked.shared(asked.text))
     simulate(job, status, finished is not None)
     if document and document["interrupted"]:
         low, high = document["bracket"]

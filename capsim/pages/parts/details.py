@@ -16,8 +16,14 @@ OUTSIDE = ("not measured", "carried over", "beyond", "no steady state")
 
 
 def table(rows: Rows) -> None:
-    """A table whose first row is its head."""
-    st.table(columns(rows), hide_index=True, border="horizontal")
+    """A table of text as the command line draws it."""
+    headed, cells = columns(rows)
+    st.table(cells, hide_index=True, hide_header=not headed, border="horizontal")
+
+
+def chart(drawn: Any, key: str, height: int | None = 380) -> None:
+    """A chart as high as its page wants it, axes and legend included."""
+    st.altair_chart(drawn, key=key, height=height or "content")
 
 
 def curves(document: dict[str, Any]) -> None:
@@ -27,16 +33,17 @@ def curves(document: dict[str, Any]) -> None:
     slo = document["scenario"]["scenario"].get("slo", {})
     knees = {one["node"]: one["sessions"]["attached"][0] for one in document["candidates"]}
     for place, latency in zip(st.columns(2), TARGETS, strict=True):
-        place.altair_chart(capacity_curve(rows, latency, slo.get(latency), knees), key=f"curve-{latency}")
+        with place:
+            chart(capacity_curve(rows, latency, slo.get(latency), knees), f"curve-{latency}")
 
 
 def memory(budget: MemoryBudget, kv_share: float) -> None:
     """Where a device's memory goes, and the sum behind it."""
     parts = budget.parts(kv_share)
-    st.altair_chart(memory_bar(parts), key="memory")
+    chart(memory_bar(parts), "memory", 170)
     with st.popover("How it adds up", icon=":material/function:"):
         st.markdown("KV pool = usable memory − weights − runtime reserve − activations, on the fullest device")
-        table([["part", "of one device"], *([name, units.bytes_(size)] for name, size in parts.items())])
+        table([[name, units.bytes_(size)] for name, size in parts.items()])
         st.caption(
             f"{budget.blocks:,} KV blocks of {budget.block_tokens} tokens, {units.bytes_(budget.block_bytes)} each: "
             f"{budget.capacity_tokens:,} tokens"
