@@ -130,8 +130,9 @@ def _quotable(document: dict[str, Any]) -> list[str]:
     spread = "" if runs is None else f"{runs[0]:.3g}x to {runs[1]:.3g}x run to run; "
     low, high = joint["gain_with_model_error"]
     ends = f"{'0' if low is None else f'{low:.3g}x'} to {'any' if high is None else f'{high:.3g}x'}"
+    pulled = " + ".join(joint["levers"]) or "nothing"
     return [
-        f"joint gain {joint['gain']:.3g}x ({spread}{ends} with model error): {' + '.join(joint['levers']) or 'nothing'}",
+        f"joint gain {joint['gain']:.3g}x ({spread}{ends} with model error): {pulled}",
         f"product of the single gains {document['product']:.3g}x, interaction {document['interaction']:.3g}x",
         *([] if claimed is None else [f"claimed {claimed:g}x, {claimed / joint['gain']:.3g} times the joint gain"]),
     ]

@@ -82,10 +82,10 @@ def step_of(levers: tuple[Lever, ...], resolved: Resolved) -> Step:
 
 
 def _best_layout(resolved: Resolved) -> Resolved:
-    """A lever that moves what binds moves the best layout too: each step has its own."""
+    """A lever that moves what binds moves the best layout too: each step has its own, sought on a coarse sample."""
     if resolved.scenario.parallelism is not None:
         return resolved
-    best, most = resolved, -1
+    best, most = resolved, 0
     for layout in layouts(resolved.model, resolved.node.devices):
         try:
             one = variant(resolved, [f"parallelism={json.dumps(asdict(layout))}"])
@@ -94,7 +94,7 @@ def _best_layout(resolved: Resolved) -> Resolved:
         at = at_limit(fleet_of(one, COARSE))
         if at is None or at.sessions > most:
             best, most = one, MOST_USERS if at is None else at.sessions
-    return best
+    return max(resolved, best, key=lambda one: guess(fleet_of(one)).sessions)
 
 
 def conflict(levers: tuple[Lever, ...]) -> str | None:
@@ -115,10 +115,8 @@ def gain_brackets(base: Step, joint: Step) -> dict[str, Any]:
     node serves nobody, or no number of users misses the SLO.
     """
     gain = base.usd_per_million_tokens / joint.usd_per_million_tokens
-    spread = [
-        step.carried.sessions[1] and step.carried.sessions[1] / step.carried.sessions[0] for step in (base, joint)
-    ]
-    bracket = None if None in spread else [gain / spread[0], gain * spread[1]]
+    spread = [_spread(step.carried) for step in (base, joint)]
+    bracket = [gain / spread[0], gain * spread[1]] if all(spread) else None
     told, ends = zip(*(with_model_error(step.resolved, step.carried) for step in (base, joint)), strict=True)
     (base_low, base_high), (joint_low, joint_high) = ends
 
@@ -133,3 +131,8 @@ def gain_brackets(base: Step, joint: Step) -> dict[str, Any]:
         "gain_with_model_error": [between(joint_low, base_high), between(joint_high, base_low)],
         "model_error": dict(zip(("base", "joint"), told, strict=True)),
     }  # fmt: skip
+
+
+def _spread(carried: Carried) -> float:
+    """First failing over last passing sessions; 0 by the closed form."""
+    return (carried.sessions[1] or 0) / carried.sessions[0]
