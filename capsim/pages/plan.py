@@ -40,6 +40,8 @@ def answer(found: Estimated) -> None:
     if document and document["interrupted"]:
         low, high = document["bracket"]
         st.info(f"Cancelled: at least {low:,} sessions a node" + (f", fewer than {high:,}" if high else ""))
+    for row in found.excluded if not found.rows else []:
+        st.error(f"{row['node']}: {row['reason']}. {'; '.join(row['remedies'])}.", icon=":material/error:")
     answers(found.rows, by_key(finished))
     below(found, finished)
 
