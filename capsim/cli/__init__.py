@@ -9,6 +9,7 @@ import typer
 from capsim.cli import (
     breakeven,
     calibrate,
+    claims,
     compare,
     contract,
     doctor,
@@ -38,6 +39,7 @@ app.command("plan")(plan.plan)
 app.command("breakeven")(breakeven.breakeven)
 app.command("sweep")(sweep.sweep)
 app.command("stack")(stack.stack)
+app.command("claims")(claims.claims)
 app.command("compare")(compare.compare)
 app.command("report")(compare.report)
 app.command("contract")(contract.contract)
