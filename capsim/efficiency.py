@@ -32,6 +32,8 @@ class Efficiency(BaseModel):
         Reached share of the link bandwidth.
     kv_extra_s
         Per KV format, time beyond its bytes for each (query head x KV token x layer): conversion and dequantisation.
+    kv_layer_s
+        Per KV format, time of a step for each layer that keeps its KV so, whatever it reads: kernels of its own.
     kv_write_s
         Per KV format, time to quantise and store one KV head of one token of one layer.
     expert_imbalance
@@ -59,6 +61,7 @@ class Efficiency(BaseModel):
     collective_s: Seconds = 0.0
     link_fraction: float = Field(0.7, gt=0, le=1)
     kv_extra_s: dict[str, Seconds] = Field(default_factory=dict)
+    kv_layer_s: dict[str, Seconds] = Field(default_factory=dict)
     kv_write_s: dict[str, Seconds] = Field(default_factory=dict)
     expert_imbalance: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
     kernel_factor: float = Field(1.0, ge=1)

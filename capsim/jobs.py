@@ -2,7 +2,7 @@
 
 A job's name is the hash of what it is asked, so that the same question asked twice, in a second tab or by another
 visitor, is one job. In the directory of runs ``NAME/`` is what the verb writes with ``--out``; ``.jobs/NAME/`` keeps
-the scenario, ``job.json``, what went to standard error, and a lock that is held for as long as the job lives.
+the files it was given, ``job.json``, what went to standard error, and a lock that is held for as long as the job lives.
 """
 
 import fcntl
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -23,26 +24,27 @@ from typing import Any, Literal
 from capsim import __version__
 from capsim.errors import ScenarioError
 from capsim.progress import read_progress
-from capsim.store import OURS
 
 AT_ONCE = 2
 POLL_S = 0.3
-Verb = Literal["plan", "run"]
+MOST_CPU_S, MOST_BYTES = 3600, 16 * 2**30
+"""What a job may take: whoever asks for more is told so, and the machine stays alive."""
+Verb = Literal["plan", "run", "sweep"]
 State = Literal["queued", "running", "done", "failed", "interrupted"]
 _NAME = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked: ``scenario`` is the text of a file, ``title`` is for people."""
+    """What was asked: texts of ``files`` by name, of which the verb is given the first; ``title`` is for people."""
 
     verb: Verb
-    scenario: str
+    files: dict[str, str]
     title: str
 
     @property
     def name(self) -> str:
-        asked = [__version__, self.verb, self.scenario]
+        asked = [__version__, self.verb, *self.files.values()]
         return hashlib.sha256("\0".join(asked).encode()).hexdigest()[:12]
 
 
@@ -78,6 +80,11 @@ def result_directory(name: str) -> Path:
     return runs_directory() / name
 
 
+def input_file(name: str, file: str) -> Path:
+    """A file that a job was given."""
+    return _place(name) / file
+
+
 def start(job: Job) -> str:
     """Put a job in the queue, unless it is there already or running, and give its name."""
     place = _place(job.name)
@@ -86,8 +93,7 @@ def start(job: Job) -> str:
         lock = _held(place / "lock")
         if lock is None:
             return job.name
-        (place / "scenario.yaml").write_text(job.scenario)
-        _write(place / "job.json", json.dumps(asdict(job)))
+        keep(job)
         with (place / "stderr.txt").open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "capsim.jobs", job.name], pass_fds=[lock], start_new_session=True,
@@ -99,6 +105,16 @@ def start(job: Job) -> str:
     return job.name
 
 
+def keep(job: Job) -> None:
+    """Write down what was asked, so that it is found again."""
+    place = _place(job.name)
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in job.files.items():
+        (place / name).write_text(text)
+    (place / "stderr.txt").touch()
+    _write(place / "job.json", json.dumps(asdict(job)))
+
+
 def status(name: str) -> Status | None:
     """How a job is, whoever asked for it; None where nobody did."""
     directory, place = result_directory(name), _place(name)
@@ -107,12 +123,19 @@ def status(name: str) -> Status | None:
     progress = read_progress(directory) or {}
     if _is_held(place / "lock"):
         return Status("running" if progress.get("state") == "running" else "queued", progress)
-    if any((directory / file).is_file() for file in OURS):
+    if _has_result(directory):
         return Status("interrupted" if progress.get("state") == "interrupted" else "done", progress)
     told = (place / "stderr.txt").read_text(errors="replace").replace(f"{place}/", "")
     lines = told.strip().splitlines()
     stopped = lines[-1:] in ([], ["interrupted"])
     return Status("interrupted" if stopped else "failed", progress, "" if stopped else "\n".join(lines[-20:]))
+
+
+def _has_result(directory: Path) -> bool:
+    from capsim.store import OURS  # slow to import, and a job that waits for its turn needs none of it
+    from capsim.sweep import TABLE
+
+    return any((directory / file).is_file() for file in (*OURS, TABLE))
 
 
 def cancel(name: str) -> None:
@@ -128,7 +151,7 @@ def asked(name: str) -> Job | None:
         told = json.loads((_place(name) / "job.json").read_text())
     except FileNotFoundError:
         return None
-    return Job(told["verb"], told["scenario"], told["title"])
+    return Job(told["verb"], told["files"], told["title"])
 
 
 def names(verb: Verb | None = None) -> list[str]:
@@ -152,9 +175,11 @@ def main(name: str) -> None:
         while not any(_held(slots / f"slot-{index}", inherited=True) is not None for index in range(AT_ONCE)):
             time.sleep(POLL_S)
     arguments = [
-        job.verb, str(place / "scenario.yaml"), "--out", str(result_directory(name)),
+        job.verb, str(place / next(iter(job.files))), "--out", str(result_directory(name)),
         "--format", "json", "--no-progress", "--quiet",
     ]  # fmt: skip
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     os.execv(sys.executable, [sys.executable, "-m", "capsim", *arguments])
 
 

@@ -30,21 +30,22 @@ class ProgressFile:
         state: State = "running",
         live: dict[str, Any] | None = None,
         message: str = "",
-    ) -> None:
-        """Replace the file in one step, so that a reader sees a whole one."""
-        if self._directory is None:
-            return
+    ) -> float | None:
+        """Replace the file in one step, so that a reader sees a whole one; the seconds left, None if not known."""
         now_s = time.time()
-        pace_s = (now_s - self._started_s) / done if done else None
+        left_s = max(0.0, total - done) * (now_s - self._started_s) / done if done and total is not None else None
+        if self._directory is None:
+            return left_s
         document = {
             "state": state, "done": done, "total": total, "started_s": self._started_s, "updated_s": now_s,
-            "eta_s": None if pace_s is None or total is None else max(0.0, total - done) * pace_s,
+            "eta_s": left_s,
             "pid": os.getpid(), "live": live or {}, "message": message,
         }  # fmt: skip
         self._directory.mkdir(parents=True, exist_ok=True)
         fresh = self._directory / f".{FILE}.{os.getpid()}"
         fresh.write_text(json.dumps(document) + "\n")
         fresh.replace(self._directory / FILE)
+        return left_s
 
     def withdraw(self) -> None:
         """Leave nothing behind of work that came to nothing."""

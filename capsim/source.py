@@ -161,6 +161,22 @@ def override(source: Source, assignment: str) -> None:
     source.overrides[".".join(keys)] = assignment  # last, so that they can be applied again in order
 
 
+def assignment(path: str, value: Any) -> str:
+    """The ``path=value`` that ``override`` reads this value from."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return f"{path}=" + text.removesuffix("...\n").strip()
+
+
+def unknown_key(spec: type[BaseModel], path: str) -> Problem | None:
+    """What is wrong with a dotted path that no file of this schema can have."""
+    keys = tuple(path.split("."))
+    for length, key in enumerate(keys):
+        known = _keys_at(spec, keys[:length])
+        if key not in known:
+            return Problem(f"unknown key '{path}'", key=path, hint=did_you_mean(key, known))
+    return None
+
+
 def text_of(source: Source) -> str:
     """Its values as YAML, overrides among them."""
     return yaml.safe_dump(source.values, sort_keys=False, allow_unicode=True)

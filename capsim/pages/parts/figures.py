@@ -25,12 +25,17 @@ def difference(simulated: float | None, estimate: float | None, text: Callable[[
     return f"{'-' if gap < 0 else '+'}{text(abs(gap))} to estimate"
 
 
-def columns(rows: Rows) -> dict[str, list[str]]:
-    """A table by its columns, the first row being its head; cells that are missing are empty."""
-    head, *body = rows
+def columns(rows: Rows) -> tuple[bool, dict[str, list[str]]]:
+    """Whether a table has a head, and its columns by name; cells that are missing are empty.
+
+    The first row is a head where there are more than two columns: two are labels and values.
+    """
     width = max(map(len, rows))
+    headed = width > 2
+    head, body = (rows[0], rows[1:]) if headed else ([], rows)
     names = [name or " " * (place + 1) for place, name in enumerate([*head, *[""] * (width - len(head))])]
-    return {name: [row[place] if place < len(row) else "" for row in body] for place, name in enumerate(names)}
+    cells = {name: [row[place] if place < len(row) else "" for row in body] for place, name in enumerate(names)}
+    return headed, cells
 
 
 def curve_rows(document: dict[str, Any]) -> list[dict[str, Any]]:

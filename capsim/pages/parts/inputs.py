@@ -8,10 +8,9 @@ from typing import Any
 import streamlit as st
 
 from capsim import units
-from capsim.catalog import load_catalog
 from capsim.errors import ScenarioError
 from capsim.glossary import METRICS
-from capsim.pages.parts import scenarios
+from capsim.pages.parts import own_facts, scenarios
 from capsim.scenario import scenario_of
 
 BOUND: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
@@ -37,17 +36,22 @@ class Asked:
 
     @property
     def text(self) -> str:
+        """A scenario file that says all of it."""
         return scenarios.text(self.scenario, self.overrides)
 
-    @property
-    def command(self) -> str:
-        return scenarios.command("plan", self.scenario, self.overrides)
+    def shared(self, text: str) -> str:
+        """The same where entries of the visitor's own are a file beside it, as the catalog page gives them."""
+        place = own_facts.file()
+        return text if place is None else text.replace(str(place), place.name)
+
+    def command(self, verb: str) -> str:
+        return self.shared(scenarios.command(verb, self.scenario, self.overrides))
 
 
 @st.cache_data(max_entries=64)
 def defaults(key: str) -> dict[str, Any]:
     """What a scenario itself says, by the name of each input."""
-    scenario, catalog = scenario_of(scenarios.path_of(key)), load_catalog()
+    scenario, catalog = scenario_of(scenarios.path_of(key)), own_facts.catalog()
     slo, scheduler, price = scenario.slo, scenario.scheduler, scenario.price
     limits = {} if slo is None else slo.thresholds
     return {
@@ -73,7 +77,8 @@ def sidebar() -> list[Asked]:
         was = defaults(key)
         picked = _model(was) | _load(was) | _engine(was)
         _own_scenario()
-    changed = tuple(_changed(picked, was))
+    own = [] if (place := own_facts.file()) is None else [f"catalog={place}"]
+    changed = (*own, *_changed(picked, was))
     if picked["nodes"] == was["nodes"]:
         return [Asked(key, changed)]
     return [Asked(key, (*_nodes(picked["nodes"], node, was), *changed)) for node in picked["nodes"]]
@@ -85,7 +90,7 @@ def _start_over() -> None:
 
 
 def _model(was: dict[str, Any]) -> dict[str, Any]:
-    catalog = load_catalog()
+    catalog = own_facts.catalog()
     model = _select("Model", list(catalog.models), "model", was, on_change=_fitting_weights)
     weights = catalog.models[model].weight_formats
     return {
@@ -99,7 +104,7 @@ def _model(was: dict[str, Any]) -> dict[str, Any]:
 
 def _fitting_weights() -> None:
     """Weights that the catalog has of the model: those chosen before, where it has them."""
-    known = load_catalog().models[st.session_state["model"]].weight_formats
+    known = own_facts.catalog().models[st.session_state["model"]].weight_formats
     if st.session_state.get("weights") not in known:
         st.session_state["weights"] = known[0]
 
@@ -128,7 +133,7 @@ def _load(was: dict[str, Any]) -> dict[str, Any]:
 def _engine(was: dict[str, Any]) -> dict[str, Any]:
     with st.expander("Engine"):
         return {
-            "engine": _select("Engine", [OWN, *load_catalog().engines], "engine", was),
+            "engine": _select("Engine", [OWN, *own_facts.catalog().engines], "engine", was),
             "seqs": st.number_input("Sequences at once, at most", 1, 65536, was["seqs"], key="seqs", **BOUND),
             "step_tokens": st.number_input(
                 "Tokens a step, at most", 1, 1 << 22, was["step_tokens"], key="step_tokens", **BOUND

@@ -13,7 +13,7 @@ SAVED = Path(__file__).parents[1] / "saved"
 
 
 def plan_job(asked: Asked, title: str) -> jobs.Job:
-    return jobs.Job("plan", asked.text, title)
+    return jobs.Job("plan", {"scenario.yaml": asked.text}, title)
 
 
 def plan_document(asked: Asked, name: str) -> dict[str, Any] | None:

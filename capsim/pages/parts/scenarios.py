@@ -48,7 +48,11 @@ def about(key: str) -> str:
 @st.cache_data(max_entries=256)
 def text(key: str, overrides: tuple[str, ...]) -> str:
     """A scenario file that needs no overrides."""
-    source = load(path_of(key))
+    return merged(path_of(key), overrides)
+
+
+def merged(path: Path, overrides: tuple[str, ...]) -> str:
+    source = load(path)
     for assignment in overrides:
         override(source, assignment)
     return text_of(source)

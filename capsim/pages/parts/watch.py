@@ -1,5 +1,6 @@
 """A job as it runs: how far, how well so far, and a button to stop it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -8,8 +9,8 @@ from capsim import jobs, units
 from capsim.glossary import METRICS
 
 
-def watch(name: str) -> None:
-    """Follow a job until it ends, then draw the page again."""
+def watch(name: str, also: Callable[[], None] = lambda: None) -> None:
+    """Follow a job until it ends, then draw the page again; ``also`` draws what is known by now."""
 
     @st.fragment(run_every="1s")
     def follow() -> None:
@@ -18,6 +19,7 @@ def watch(name: str) -> None:
             st.rerun()
         else:
             _show(name, status)
+            also()
 
     follow()
 
@@ -35,7 +37,7 @@ def _show(name: str, status: jobs.Status) -> None:
 
 def _told(progress: dict[str, Any]) -> str:
     live, total = progress["live"], progress["total"]
-    parts = [f"{progress['done']:g} of {total:g} replications" if total else f"{progress['done']:g} trials"]
+    parts = [f"{progress['done']:g} of {total:g}" if total else f"{progress['done']:g} trials"]
     if live.get("number"):
         parts.append(f"at {live['number']:,}")
     if live.get("goodput") is not None:
