@@ -1,7 +1,5 @@
 """A scenario run: replications of the simulation, their identities checked, summed up with intervals."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ import pandas as pd
 
 from capsim import __version__, cost
 from capsim.glossary import LATENCIES
-from capsim.metrics import identities, requests, sessions, steps
+from capsim.metrics import identities, precise, requests, sessions, steps
 from capsim.metrics.sample import Pool, Sample, equally, joined
 from capsim.scenario import Resolved
 from capsim.scenario.lock import basis_of, locked
@@ -188,7 +186,8 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
     """All replications and their summary. An interrupt keeps what is finished, or the one begun if none is."""
     done: list[Replication] = []
     interrupted, told = False, (lambda ended: on_progress(done, ended)) if on_progress else None
-    for index in range(planned(resolved)):
+    fewest, precision = planned(resolved), None if resolved.replays else resolved.scenario.precision
+    for index in range(precise.most(fewest, precision)):
         try:
             done.append(replicate(resolved, index, told))
             interrupted = done[-1].records.interrupted
@@ -196,7 +195,8 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
             if not done:
                 raise
             interrupted = True
-        if interrupted:
+        vague = len(done) < fewest or precise.vague([one.latencies for one in done], precision)
+        if interrupted or not vague or (len(done) >= fewest and saturated(done)[0]):
             break
     whole = [replication for replication in done if not replication.records.interrupted]
     return Run(resolved, done, summarise(resolved, whole or done, interrupted=interrupted))
@@ -235,13 +235,12 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
     is_saturated, growth = saturated(replications)
     totals = _totals(replications)
     lock = locked(resolved)
-    run_id = hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
     flow = {key: _mean([r.throughput[key] for r in replications]) for key in replications[0].throughput}
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "scenario": lock,
         "run": {
-            "id": run_id, "version": __version__, "seed": scenario.seed, "replications": len(replications),
+            "id": run_id(lock), "version": __version__, "seed": scenario.seed, "replications": len(replications),
             "warmup_requests": int(np.mean([r.warmup for r in replications])),
             "measured_s": _mean([r.window_s[1] - r.window_s[0] for r in replications]), "interrupted": interrupted,
         },
@@ -362,6 +361,8 @@ def _warnings(
     resolved: Resolved, replications: list[Replication], is_saturated: bool, growth: float, interrupted: bool
 ) -> list[str]:
     notes = [*resolved.warnings, *_beyond_measured(resolved, replications)]
+    if not (interrupted or is_saturated or resolved.replays):
+        notes += precise.notes([one.latencies for one in replications], resolved.scenario.precision)
     if is_saturated:
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
     reasons = sum((Counter(r.rejected) for r in replications), Counter())
