@@ -7,7 +7,20 @@ from typing import Any
 import typer
 
 from capsim.cli import app as web
-from capsim.cli import breakeven, calibrate, compare, contract, doctor, plan, refit, sweep, trace, validation, verbs
+from capsim.cli import (
+    breakeven,
+    calibrate,
+    compare,
+    contract,
+    doctor,
+    plan,
+    refit,
+    stack,
+    sweep,
+    trace,
+    validation,
+    verbs,
+)
 from capsim.cli.importing import importing
 from capsim.cli.options import INFEASIBLE, INTERRUPTED
 from capsim.errors import Infeasible, ScenarioError
@@ -25,6 +38,7 @@ app.command("run")(verbs.run)
 app.command("plan")(plan.plan)
 app.command("breakeven")(breakeven.breakeven)
 app.command("sweep")(sweep.sweep)
+app.command("stack")(stack.stack)
 app.command("compare")(compare.compare)
 app.command("report")(compare.report)
 app.command("contract")(contract.contract)

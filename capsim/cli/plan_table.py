@@ -36,7 +36,7 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         return csv_text({key: value for key, value in candidate.items() if key not in ("basis", "curve", "scenario")})
     blocks = [
-        _estimate_rows(document["estimates"], document["candidates"]), _excluded_rows(document["excluded"]),
+        _estimate_rows(document["estimates"], document["candidates"]), excluded_rows(document["excluded"]),
         [*what_rows(candidate), model_error_row(candidate["model_error"])], _plan_head(candidate),
         latency_rows(candidate), _relaxed_rows(candidate), _change_rows(document["would_change"]),
         _fleet_size_rows(candidate["fleet"]), _growth_rows(candidate["growth"]), _load_rows(candidate["loads"]),
@@ -68,7 +68,7 @@ def _key(row: dict[str, Any]) -> tuple[str, str, str, int]:
     return row["node"], row["kv_format"], row["parallelism"], row["max_num_seqs"]
 
 
-def _excluded_rows(excluded: list[dict[str, Any]]) -> Rows:
+def excluded_rows(excluded: list[dict[str, Any]]) -> Rows:
     """What cannot serve, why, and the first thing that would help."""
     rows = [["Excluded", "KV", "layout", "why", "what would help"]]
     for row in excluded:
