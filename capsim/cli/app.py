@@ -21,5 +21,5 @@ def app(
     if not (root / "app.py").is_file():
         raise ScenarioError.one("the web app is not installed with the package", hint="run it in a checkout of capsim")
     os.chdir(root)  # where the app's settings are
-    arguments = ["run", "app.py", "--server.port", str(port), "--server.address", address]
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", *arguments])
+    arguments = ["--server.port", str(port), "--server.address", address]
+    os.execv(sys.executable, [sys.executable, "-m", "capsim.pages", *arguments])

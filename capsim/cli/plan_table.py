@@ -36,16 +36,16 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         return csv_text({key: value for key, value in candidate.items() if key not in ("basis", "curve", "scenario")})
     blocks = [
-        _estimate_rows(document["estimates"], document["candidates"]), excluded_rows(document["excluded"]),
+        estimate_rows(document["estimates"], document["candidates"]), excluded_rows(document["excluded"]),
         [*what_rows(candidate), model_error_row(candidate["model_error"])], _plan_head(candidate),
-        latency_rows(candidate), _relaxed_rows(candidate), _change_rows(document["would_change"]),
-        _fleet_size_rows(candidate["fleet"]), _growth_rows(candidate["growth"]), _load_rows(candidate["loads"]),
+        latency_rows(candidate), relaxed_rows(candidate), change_rows(document["would_change"]),
+        fleet_size_rows(candidate["fleet"]), growth_rows(candidate["growth"]), _load_rows(candidate["loads"]),
         cost_rows(candidate["cost"]), basis_rows(candidate["basis"]),
     ]  # fmt: skip
     return document_text(blocks, notes(candidate["warnings"]) + _quotable(document, candidate), format_)
 
 
-def _estimate_rows(estimates: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> Rows:
+def estimate_rows(estimates: list[dict[str, Any]], candidates: list[dict[str, Any]]) -> Rows:
     """All that could be chosen, where there is a choice: simulated near the cheapest, estimated otherwise."""
     if len(estimates) < 2:
         return []
@@ -77,7 +77,7 @@ def excluded_rows(excluded: list[dict[str, Any]]) -> Rows:
     return rows if excluded else []
 
 
-def _change_rows(steps: list[dict[str, Any]]) -> Rows:
+def change_rows(steps: list[dict[str, Any]]) -> Rows:
     """The largest of the steps that change anything."""
     rows = [["One step on (estimated)", "from", "to", "sessions a node", "nodes", "a month", "carries"]]
     for step in [step for step in steps if step["change"]][:TOP_STEPS]:
@@ -88,7 +88,7 @@ def _change_rows(steps: list[dict[str, Any]]) -> Rows:
     return rows if len(rows) > 1 else []
 
 
-def _growth_rows(growing: dict[str, Any] | None) -> Rows:
+def growth_rows(growing: dict[str, Any] | None) -> Rows:
     """The months in which another node is needed."""
     if growing is None:
         return []
@@ -113,7 +113,7 @@ def _plan_head(candidate: dict[str, Any]) -> Rows:
     return rows
 
 
-def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
+def relaxed_rows(candidate: dict[str, Any]) -> Rows:
     carried = candidate["sessions"]["attached"][0]
     rows = [["With 10 % more", "sessions, at least", "gain"]]
     for resource, sessions in candidate["sessions_when_relaxed"].items():
@@ -121,7 +121,7 @@ def _relaxed_rows(candidate: dict[str, Any]) -> Rows:
     return rows
 
 
-def _fleet_size_rows(fleet: dict[str, Any] | None) -> Rows:
+def fleet_size_rows(fleet: dict[str, Any] | None) -> Rows:
     """The fleet for the users asked for, as a whole and with a node down."""
     if fleet is None:
         return []

@@ -6,9 +6,10 @@ import streamlit as st
 
 from capsim import jobs
 from capsim.capacity.model_error import headline
+from capsim.cli.plan_table import change_rows, estimate_rows, excluded_rows, fleet_size_rows, growth_rows, relaxed_rows
 from capsim.errors import Infeasible, ScenarioError
 from capsim.pages.parts import details, results
-from capsim.pages.parts.answer import answers, by_key
+from capsim.pages.parts.answer import SHOWN, answers, by_key
 from capsim.pages.parts.estimates import Estimated, estimate
 from capsim.pages.parts.header import header
 from capsim.pages.parts.inputs import sidebar
@@ -40,7 +41,11 @@ def answer(found: Estimated) -> None:
     if document and document["interrupted"]:
         low, high = document["bracket"]
         st.info(f"Cancelled: at least {low:,} sessions a node" + (f", fewer than {high:,}" if high else ""))
+    for row in found.excluded if not found.rows else []:
+        st.error(f"{row['node']}: {row['reason']}. {'; '.join(row['remedies'])}.", icon=":material/error:")
     answers(found.rows, by_key(finished))
+    if len(found.rows) > SHOWN:
+        details.table(estimate_rows(found.rows, finished["candidates"] if finished else []), "All that can serve")
     below(found, finished)
 
 
@@ -71,15 +76,13 @@ def below(found: Estimated, document: dict[str, Any] | None) -> None:
         details.memory(found.memory, candidate["kv"]["mean_utilisation"] if candidate else 0.0)
         if candidate:
             details.costs(candidate["cost"])
-    with right:
-        if candidate:
-            st.markdown("**What binds**")
-            details.relaxed(candidate)
-        if document and document.get("would_change"):
-            st.markdown("**What would change it**")
-            details.would_change(document["would_change"])
-    if found.excluded:
-        details.excluded(found.excluded)
+    if document and candidate:
+        with right:
+            details.table(relaxed_rows(candidate), "What binds")
+            details.table(fleet_size_rows(candidate["fleet"]), "The fleet for all users")
+        details.table(change_rows(document["would_change"]), "What would change it")
+        details.table(growth_rows(candidate["growth"]), "As users grow")
+    details.table(excluded_rows(found.excluded), "Cannot serve")
     details.notes(candidate["warnings"] if candidate else list(found.warnings))
     with st.expander("What it rests on"):
         details.rests_on(found.basis)

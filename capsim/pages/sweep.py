@@ -52,7 +52,9 @@ def ask() -> None:
     key = st.selectbox("Scenario", scenarios.keys(), key="scenario", bind="query-params")
     task = st.radio("Simulate", list(TASKS), format_func=TASKS.__getitem__, key="task", horizontal=True)
     knobs = st.multiselect("Knobs", list(sweeps.KNOBS), FIRST[task], key=f"knobs-{task}", max_selections=3)
-    grid = {path: sweeps.values(path, st.text_input(path, sweeps.KNOBS[path], 200, f"values-{path}")) for path in knobs}
+    grid = {
+        path: sweeps.values(path, st.text_input(path, sweeps.KNOBS[path], 2000, f"values-{path}")) for path in knobs
+    }
     if not grid:
         st.caption("Choose what to vary.")
         return

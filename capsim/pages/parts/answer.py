@@ -13,18 +13,18 @@ SHOWN = 3
 """Node types with a row of their own; the others are in the table."""
 
 
-def answers(estimates: list[dict[str, Any]], simulated: dict[tuple[str, ...], dict[str, Any]]) -> None:
+def answers(estimates: list[dict[str, Any]], simulated: dict[tuple[Any, ...], dict[str, Any]]) -> None:
     """``simulated`` are candidates of a plan by their key."""
     for estimate in estimates[:SHOWN]:
         with st.container(border=True):
             _answer(estimate, simulated.get(key_of(estimate)))
 
 
-def key_of(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["node"], row["kv_format"], row["parallelism"]
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["node"], row["kv_format"], row["parallelism"], row["max_num_seqs"]
 
 
-def by_key(document: dict[str, Any] | None) -> dict[tuple[str, ...], dict[str, Any]]:
+def by_key(document: dict[str, Any] | None) -> dict[tuple[Any, ...], dict[str, Any]]:
     return {} if document is None else {key_of(one): one for one in document["candidates"]}
 
 

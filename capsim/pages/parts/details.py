@@ -8,15 +8,19 @@ from capsim import units
 from capsim.charts.plan import capacity_curve, memory_bar
 from capsim.cli.tables import Rows, basis_rows, cost_rows
 from capsim.memory import MemoryBudget
-from capsim.pages.parts.figures import columns, curve_rows, usd
+from capsim.pages.parts.figures import columns, curve_rows
 
 TARGETS = ("ttft_s", "tpot_s")
 OUTSIDE = ("not measured", "carried over", "beyond", "no steady state")
 """Words of a warning that the answer lies outside of what was measured."""
 
 
-def table(rows: Rows) -> None:
-    """A table of text as the command line draws it."""
+def table(rows: Rows, title: str = "") -> None:
+    """A table of text as the command line draws it; nothing where there are no rows."""
+    if not rows:
+        return
+    if title:
+        st.markdown(f"**{title}**")
     headed, cells = columns(rows)
     st.table(cells, hide_index=True, hide_header=not headed, border="horizontal")
 
@@ -35,6 +39,10 @@ def curves(document: dict[str, Any]) -> None:
     for place, latency in zip(st.columns(2), TARGETS, strict=True):
         with place:
             chart(capacity_curve(rows, latency, slo.get(latency), knees), f"curve-{latency}")
+    st.caption(
+        "Each point is simulated; the band is the 95 % interval over replications, the diamond the last number "
+        "of sessions inside the SLO."
+    )
 
 
 def memory(budget: MemoryBudget, kv_share: float) -> None:
@@ -53,32 +61,6 @@ def memory(budget: MemoryBudget, kv_share: float) -> None:
 def costs(cost: dict[str, Any]) -> None:
     table(cost_rows(cost))
     st.caption("A month has 730 hours.")
-
-
-def would_change(rows: list[dict[str, Any]]) -> None:
-    """One step on each knob by the closed form, the largest effect first."""
-    table([
-        ["One step on", "from", "to", "sessions a node", "nodes", "a month", "change"],
-        *([row["knob"], str(row["from"]), str(row["to"]), f"{row['sessions']:,}", str(row["nodes"] or ""),
-           usd(row["monthly_usd"]), f"{row['change']:+.1%}"] for row in rows),
-    ])  # fmt: skip
-
-
-def relaxed(candidate: dict[str, Any]) -> None:
-    """What a tenth more of each resource carries."""
-    carried = candidate["sessions"]["attached"][0]
-    table([
-        ["With 10 % more", "sessions, at least", "more"],
-        *([name, f"{sessions:,}", f"{sessions - carried:+,}"]
-          for name, sessions in candidate["sessions_when_relaxed"].items()),
-    ])  # fmt: skip
-
-
-def excluded(rows: list[dict[str, Any]]) -> None:
-    table([
-        ["Cannot serve", "layout", "why", "what would help"],
-        *([row["node"], row["parallelism"] or "", row["reason"], "; ".join(row["remedies"])] for row in rows),
-    ])  # fmt: skip
 
 
 def rests_on(basis: dict[str, Any]) -> None:
