@@ -20,6 +20,7 @@ from capsim.sim.cluster import simulate
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
+from capsim.workload.levels import part_met
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
 
@@ -234,12 +235,13 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
     is_saturated, growth = saturated(replications)
     totals = _totals(replications)
     lock = locked(resolved)
+    run_id = hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
     flow = {key: _mean([r.throughput[key] for r in replications]) for key in replications[0].throughput}
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "scenario": lock,
         "run": {
-            "id": _run_id(lock), "version": __version__, "seed": scenario.seed, "replications": len(replications),
+            "id": run_id, "version": __version__, "seed": scenario.seed, "replications": len(replications),
             "warmup_requests": int(np.mean([r.warmup for r in replications])),
             "measured_s": _mean([r.window_s[1] - r.window_s[0] for r in replications]), "interrupted": interrupted,
         },
@@ -366,6 +368,7 @@ def _warnings(
     notes += [f"{count:,} requests rejected: {reason}" for reason, count in reasons.most_common()]
     if resolved.trace is None and not interrupted:
         notes += sessions.not_steady([r.sessions for r in replications if r.sessions is not None])
+    notes += part_met(resolved.workload.arrival, *np.mean([r.window_s for r in replications], axis=0).tolist())
     if interrupted:
         notes.append("interrupted: the figures cover what had ended by then")
     if any(r.warmup > r.totals["offered"] / 2 for r in replications):
@@ -386,10 +389,6 @@ def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> lis
         for sequences, context in replication.reach[0].items():
             contexts[sequences] = max(context, contexts.get(sequences, 0.0))
     return resolved.step_time_model().beyond(contexts, max(replication.reach[1] for replication in replications))
-
-
-def _run_id(lock: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _mean(values: list[float]) -> float:

@@ -12,7 +12,7 @@ LAYERS = (
     "kernel_tables", "measured", "efficiency",
     "slo", "workload", "catalog", "calibrations", "importers", "memory", "steptime", "calibrate", "stats", "queueing",
     "estimate", "scenario", "sim", "metrics", "cost", "experiment", "sizing", "validate", "model_error", "store",
-    "capacity", "sweep", "levers", "claims", "breakeven", "contract", "tiers", "compare", "charts", "report", "api",
+    "capacity", "sweep", "breakeven", "levers", "claims", "contract", "tiers", "compare", "charts", "report", "api",
     "jobs", "cli", "pages",
 )  # fmt: skip
 ONLY_IN = {

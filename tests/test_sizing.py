@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from capsim import sizing
 from capsim.capacity import plan
+from capsim.experiment import run
 from capsim.scenario import resolve
 from capsim.workload.arrivals import Gamma, Poisson, Profile, Ramp, Spike, Windows
 from capsim.workload.classes import Superposed
-from capsim.workload.levels import HOUR_S, levels, peak_per_s
+from capsim.workload.levels import HOUR_S, levels, part_met, peak_per_s
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -147,3 +148,19 @@ def test_a_spike_is_sized_for_however_late_it_comes(scenario):
     assert {name: load.workload.arrival.rate_per_s for name, load in sizing.loads(late).items()} == {
         "mean": 2, "peak": 120,
     }  # fmt: skip
+
+
+def test_a_run_says_which_part_of_the_clock_it_met(scenario):
+    users = "workload.arrival={kind: users, users: 2400, sessions_per_day: 36, profile: office-hours, start_s: 34h}"
+    arrival = resolve(scenario, [users]).workload.arrival
+    rates = np.array(arrival.rates)
+    (note,) = part_met(arrival, 1800.0, 5400.0)  # half of each of two hours
+    mean = rates[34:36].mean()
+    shares = f"at {mean / rates.mean():.0%} of the mean rate and {mean / rates.max():.0%} of the peak hour's"
+    assert note == f"measured from day 2 10:30 to day 2 11:30 of the arrivals' 168 h, {shares}"
+    assert part_met(arrival, 0.0, 168 * HOUR_S) == []
+    summary = run(resolve(scenario, [users, "workload.requests=300", "replications=1"])).summary
+    assert any("of the arrivals' 168 h" in warning for warning in summary["warnings"])
+    late = Spike(kind="spike", rate_per_s=2, factor=5, at_s=7200, for_s=60)
+    assert "before the spike" in part_met(late, 0.0, 600.0)[0]
+    assert part_met(late, 0.0, 8000.0) == part_met(Poisson(kind="poisson", rate_per_s=1), 0.0, 9.0) == []

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from capsim import units
 from capsim.workload.arrivals import (
     Gamma,
     Poisson,
@@ -19,6 +20,8 @@ from capsim.workload.arrivals import (
     long_run_rate_per_s,
 )
 from capsim.workload.classes import ClientClass, Superposed
+from capsim.workload.sessions import DAY_S, Users
+from capsim.workload.spec import Arrival
 
 HOUR_S = 3600.0
 MOST_CYCLES = 1000
@@ -45,6 +48,31 @@ def peak_per_s(arrival: Open) -> float:
     """The rate that ``levels`` calls the peak."""
     parts = _parts(arrival)
     return float(sum(_rate_per_s(part, np.array([_peak_s(parts)]))[0] for part in parts))
+
+
+def part_met(arrival: Arrival | None, start_s: float, end_s: float) -> list[str]:
+    """Which part of its cycle a run met between two instants, and at what rate; nothing where it met all of it."""
+    if isinstance(arrival, Users):
+        return part_met(arrival.arrivals, start_s, end_s)
+    if isinstance(arrival, Spike) and end_s < arrival.at_s:
+        return [f"the run was over before the spike at {units.seconds(arrival.at_s)}: give a duration_s"]
+    if not isinstance(arrival, Profile | Windows):
+        return []
+    _, period_s, begins_s = cycle(arrival)
+    if end_s - start_s >= period_s or end_s <= start_s:
+        return []
+    few, many = _expected(arrival, np.array([start_s, end_s]))
+    rate_per_s = (many - few) / (end_s - start_s)
+    first, last = (_moment((begins_s + at_s) % period_s, period_s) for at_s in (start_s, end_s))
+    mean, peak = rate_per_s / long_run_rate_per_s(arrival), rate_per_s / peak_per_s(arrival)
+    shares = f"at {mean:.0%} of the mean rate and {peak:.0%} of the peak hour's"
+    return [f"measured from {first} to {last} of the arrivals' {period_s / HOUR_S:.3g} h, {shares}"]
+
+
+def _moment(at_s: float, period_s: float) -> str:
+    days, rest_s = divmod(at_s, DAY_S)
+    clock = f"{int(rest_s // HOUR_S):02}:{int(rest_s % HOUR_S // 60):02}"
+    return f"day {int(days) + 1} {clock}" if period_s > DAY_S else clock
 
 
 def _parts(arrival: Open) -> list[Single]:
@@ -95,21 +123,22 @@ def _rate_per_s(arrival: Single, at_s: np.ndarray) -> np.ndarray:
     """Mean rate of the hour that begins at each instant of a run, of spikes and ramps the rate then. Shape (n,)."""
     match arrival:
         case Profile() | Windows():
-            rates, period_s, start_s = cycle(arrival)
-            edges_s = np.linspace(0, period_s, len(rates) + 1)
-            expected = np.append(0.0, np.cumsum(rates)) * period_s / len(rates)
-
-            def by(instant_s: np.ndarray) -> np.ndarray:
-                whole, rest_s = np.divmod(instant_s, period_s)
-                return whole * expected[-1] + np.interp(rest_s, edges_s, expected)
-
-            return (by(at_s + start_s + HOUR_S) - by(at_s + start_s)) / HOUR_S
+            return (_expected(arrival, at_s + HOUR_S) - _expected(arrival, at_s)) / HOUR_S
         case Spike():
             inside = (at_s >= arrival.at_s) & (at_s < arrival.at_s + arrival.for_s)
             return np.where(inside, arrival.factor, 1.0) * arrival.rate_per_s
         case Ramp():
             return np.interp(at_s, [0.0, arrival.over_s], [arrival.from_per_s, arrival.to_per_s])
     return np.full(len(at_s), arrival.rate_per_s)
+
+
+def _expected(arrival: Profile | Windows, until_s: np.ndarray) -> np.ndarray:
+    """How many come by then, counted from the beginning of the cycle in which the run begins. Shape (n,)."""
+    rates, period_s, start_s = cycle(arrival)
+    edges_s = np.linspace(0, period_s, len(rates) + 1)
+    by_edge = np.append(0.0, np.cumsum(rates)) * period_s / len(rates)
+    whole, rest_s = np.divmod(start_s + until_s, period_s)
+    return whole * by_edge[-1] + np.interp(rest_s, edges_s, by_edge)
 
 
 def _peak_s(parts: list[Single]) -> float:
