@@ -24,7 +24,7 @@ def compare(base: Saved, others: list[Saved]) -> Document:
     ``figures`` (each ``metric``, ``base``, ``other``, ``difference``, ``ratio``, ``ci95`` of the difference,
     ``significant``: run-to-run noise does not explain it, ``separable``: the model's error does not either), ``cost``
     (lines of both with their difference) and ``configuration`` (only what differs). Latencies of a load without a
-    steady state are withheld.
+    steady state are withheld, and what one of the runs does not have, such as goodput without an SLO.
     """
     return {
         "schema_version": base.summary["schema_version"],
@@ -49,7 +49,11 @@ def _against(base: Saved, other: Saved) -> Document:
     return {
         **_head(other),
         "paired": paired,
-        "figures": [_figure(metric, base, other, paired) for metric in metrics],
+        "figures": [
+            _figure(metric, base, other, paired)
+            for metric in metrics
+            if not any(saved.replications[metric].isna().any() for saved in (base, other))
+        ],
         "cost": _costs(base.summary["cost"], other.summary["cost"]),
         "configuration": _differing(base.summary["scenario"], other.summary["scenario"]),
     }
@@ -101,7 +105,10 @@ def _separable(ours: list[float] | None, theirs: list[float] | None) -> bool | N
 def _costs(base: Document, other: Document) -> list[Document]:
     """Cost lines of both by name, and the total; None where a price is unknown."""
     ours, theirs = ({line["name"]: line["monthly_usd"] for line in cost["lines"]} for cost in (base, other))
-    lines = [_line(name, ours.get(name, 0.0), theirs.get(name, 0.0)) for name in dict.fromkeys([*ours, *theirs])]
+    none, none_there = (None if cost["monthly_usd"] is None else 0.0 for cost in (base, other))
+    lines = [
+        _line(name, ours.get(name, none), theirs.get(name, none_there)) for name in dict.fromkeys([*ours, *theirs])
+    ]
     return [*lines, _line("total", base["monthly_usd"], other["monthly_usd"])]
 
 

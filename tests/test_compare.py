@@ -114,8 +114,15 @@ def test_an_unknown_price_is_never_nothing(folder):
     base = load(folder / "base")
     unknown = base.summary | {"cost": {"price": "price unknown", "monthly_usd": None, "lines": []}}
     (other,) = compare(base, [replace(base, summary=unknown)])["others"]
-    assert other["cost"][-1]["other_usd"] is None
-    assert other["cost"][-1]["difference_usd"] is None
+    assert len(other["cost"]) > 1
+    assert all(line["other_usd"] is None and line["difference_usd"] is None for line in other["cost"])
+
+
+def test_what_a_run_does_not_have_is_left_out(folder):
+    base = load(folder / "base")
+    without = replace(base, replications=base.replications.assign(goodput=np.nan))
+    assert "goodput" in figures(base, base)
+    assert "goodput" not in figures(base, without)
 
 
 def test_the_table_says_what_differs_and_what_may_be_chance(capsim, folder):

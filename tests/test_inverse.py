@@ -7,8 +7,10 @@ import pytest
 from capsim.capacity import fastest_answers, instant, longest_context, sessions
 from capsim.capacity.fleet import with_nodes
 from capsim.capacity.instant import fleet_of
+from capsim.capacity.inverse import _last_kept
 from capsim.cli.inverse_table import render_answer
 from capsim.errors import Infeasible, ScenarioError
+from capsim.experiment import run
 from capsim.scenario import resolve, variant
 
 SCENARIO = """\
@@ -44,8 +46,10 @@ def test_the_longest_prompts_are_served_and_much_longer_ones_are_not(resolved):
     document, checked = longest_context(one, quiet)
     kept, missed = document["prompt_tokens"]
     estimated = document["estimated_prompt_tokens"]
-    assert 400 < kept <= estimated < 131_072
-    assert kept < missed
+    assert 400 < estimated < 131_072
+    assert kept < missed <= 1.12 * kept
+    beyond = sessions.with_sessions(variant(one, [f"workload.prompt_tokens={missed}"]), 50)
+    assert not run(beyond).summary["slo"]["passed"]
     assert document["simulated"]["passed"]
     assert checked.resolved.lengths[0].max() == kept
     for tokens, inside in ((estimated, True), (round(1.05 * estimated), False)):
@@ -88,6 +92,14 @@ def test_a_quote_s_minimum_is_paid_once_and_money_without_end_buys_what_helps(re
     (row,) = fastest_answers(one, 8 * 2 * 730, quiet)[0]["estimates"]
     assert row["monthly_usd"] == pytest.approx(8 * 2 * 730)
     assert fastest_answers(one, math.inf, quiet)[0]["estimates"][0]["nodes"] >= row["nodes"]
+
+
+@pytest.mark.parametrize("guess", [5, 90, 100, 101, 5000])
+def test_the_last_length_kept_is_sought_up_and_down(guess):
+    kept, missed = _last_kept(lambda tokens: tokens <= 100, guess)
+    assert kept <= 100 < missed <= kept / 0.9 + 2
+    with pytest.raises(Infeasible, match="one token"):
+        _last_kept(lambda tokens: False, guess)
 
 
 def test_a_longest_context_needs_a_target(resolved):

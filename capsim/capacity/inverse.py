@@ -1,6 +1,8 @@
 """The questions turned around: the longest context for the users, and the fastest answers for the money."""
 
+import math
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 from capsim import cost
@@ -17,12 +19,13 @@ from capsim.scenario import Resolved, variant
 from capsim.scenario.lock import locked
 
 CLOSE, SHORTER, ALIKE = 1.02, 0.9, 1.01
+NOT_EVEN_ONE = "not even prompts of one token are served inside the SLO"
 
 
 def longest_context(resolved: Resolved, on_trial: OnTrial) -> tuple[dict[str, Any], Run]:
     """The longest prompts with which ``nodes`` carry ``plan.users`` inside the SLO, all of one length: by the closed
-    form to 2 %, then simulated, a tenth shorter each time until the SLO is kept. Of a session the first prompt is
-    meant, from which its context grows.
+    form to 2 %, then simulated, a tenth longer or shorter each time, until one length keeps the SLO and the next does
+    not. Of a session the first prompt is meant, from which its context grows.
 
     Raises
     ------
@@ -55,18 +58,44 @@ def longest_context(resolved: Resolved, on_trial: OnTrial) -> tuple[dict[str, An
         middle = min(high - 1, max(low + 1, middle))
         low, high = (middle, high) if fits(middle) else (low, middle)
     if low == 0:
-        raise Infeasible("not even prompts of one token are served inside the SLO", remedies=["use more nodes"])
-    trials, tokens, beyond = Trials(lambda tokens: with_sessions(with_prompts(tokens), users), on_trial), low, high
-    while True:
+        raise Infeasible(NOT_EVEN_ONE, remedies=["use more nodes"])
+    trials = Trials(lambda tokens: with_sessions(with_prompts(tokens), users), on_trial)
+
+    def keeps(tokens: int) -> bool:
+        try:
+            with_prompts(tokens)
+        except (Infeasible, ScenarioError):
+            return False
         trials.replicate(tokens, resolved.scenario.replications)
-        if trials.passes(tokens) or tokens == 1:
-            break
-        tokens, beyond = max(1, int(SHORTER * tokens)), tokens
+        return trials.passes(tokens)
+
+    kept, missed = _last_kept(keeps, low)
     found = {
         "question": "longest context", "nodes": resolved.scenario.nodes, "estimated_prompt_tokens": low,
-        "prompt_tokens": [tokens, beyond],
+        "prompt_tokens": [kept, missed],
     }  # fmt: skip
-    return _document(resolved, found, trials.run(tokens)), trials.run(tokens)
+    return _document(resolved, found, trials.run(kept)), trials.run(kept)
+
+
+def _last_kept(keeps: Callable[[int], bool], guess: int) -> tuple[int, int]:
+    """The last length that keeps the SLO and the first that does not, a tenth apart, from a guess up or down.
+
+    Raises
+    ------
+    Infeasible
+        Not even 1 keeps it.
+    """
+    if keeps(guess):
+        kept, missed = guess, math.ceil(guess / SHORTER)
+        while keeps(missed):
+            kept, missed = missed, math.ceil(missed / SHORTER)
+        return kept, missed
+    kept, missed = int(SHORTER * guess), guess
+    while kept and not keeps(kept):
+        kept, missed = int(SHORTER * kept), kept
+    if not kept:
+        raise Infeasible(NOT_EVEN_ONE, remedies=["use more nodes"])
+    return kept, missed
 
 
 def fastest_answers(resolved: Resolved, max_monthly_usd: float, on_trial: OnTrial) -> tuple[dict[str, Any], Run]:
