@@ -1,7 +1,5 @@
 """A scenario run: replications of the simulation, their identities checked, summed up with intervals."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +10,12 @@ import pandas as pd
 
 from capsim import __version__, cost
 from capsim.glossary import LATENCIES
-from capsim.metrics import identities, requests, sessions, steps
+from capsim.metrics import identities, precise, requests, sessions, steps
 from capsim.metrics.sample import Pool, Sample, equally, joined
 from capsim.scenario import Resolved
-from capsim.scenario.lock import basis_of, locked
+from capsim.scenario.lock import basis_of, locked, run_id
 from capsim.sim.cluster import simulate
+from capsim.sim.columns import Requests
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
@@ -96,7 +95,7 @@ def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int],
 
 def measure(resolved: Resolved, records: Records) -> Replication:
     """What one replication's tables say once warm-up is cut."""
-    table = records.requests_columns(requests.COLUMNS)
+    table = records.requests_columns()
     pinned = 0 if resolved.replays and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
     warmup = requests.warmup_requests(table, pinned)
     measured = requests.measured(table, warmup)
@@ -106,22 +105,23 @@ def measure(resolved: Resolved, records: Records) -> Replication:
     )  # fmt: skip
     stalls_s = records.stalls()
     identities.check(table, stalls_s, done, records.kv_blocks)
-    samples = requests.latencies(measured)
     gaps = _with_stalls(done.itl, stalls_s[stalls_s.index >= warmup], len(table))
+    seen = {"itl_s": (joined(gaps).summary(), [part.summary() for part in gaps])}
+    for name in requests.SPANS:
+        sample = requests.latency(measured, name)
+        seen[name] = sample.summary(), [part.summary() for part in sample.batches()]
     flow = requests.throughput(table, start_s, end_s)
     use = steps.node_use(done, resolved.replicas, resolved.memory.blocks, end_s - start_s)
     good = _good(resolved, records, measured, stalls_s)
     closed = isinstance(resolved.workload.arrival, Closed)
     return Replication(
         records, {**requests.totals(table), "steps": done.steps}, requests.rejections(table), warmup, (start_s, end_s),
-        {"itl_s": joined(gaps).summary(), **{name: sample.summary() for name, sample in samples.items()}},
-        {name: [batch.summary() for batch in parts]
-         for name, parts in {"itl_s": gaps, **{name: one.batches() for name, one in samples.items()}}.items()},
+        {name: whole for name, (whole, _) in seen.items()}, {name: parts for name, (_, parts) in seen.items()},
         flow,
         use,
         requests.good_share(measured, good),
         (0.0, 0.0, 0.0) if closed else requests.backlog_growth(table),
-        _sessions(resolved, records, table.iloc[warmup:], use["in_flight"]),
+        _sessions(resolved, records, requests.after(table, warmup), use["in_flight"]),
         sessions.by_turn(measured, good) if resolved.workload.in_sessions or _trace_has_sessions(resolved) else None,
         (done.contexts, done.most_tokens),
         float(table["finished_s"].max()),
@@ -136,20 +136,18 @@ def _with_stalls(pools: list[Pool], stalls_s: pd.Series, offered: int) -> list[S
     return [pool.sample() for pool in pools]
 
 
-def _good(resolved: Resolved, records: Records, measured: pd.DataFrame, stalls_s: pd.Series) -> np.ndarray:
+def _good(resolved: Resolved, records: Records, measured: Requests, stalls_s: pd.Series) -> np.ndarray:
     """Whether each measured request kept the SLO; NaN where there is none. Shape (n,)."""
     slo = resolved.scenario.slo
     if slo is None:
         return np.full(len(measured), np.nan)
     longest = None
     if "itl_s" in slo.later_thresholds:
-        longest = steps.longest_gap(measured, stalls_s, records.segments.parts(steps.COLUMNS))
+        longest = steps.longest_gap(measured, stalls_s, records.segments.parts(steps.COLUMNS)).to_numpy()
     return requests.good(measured, slo.thresholds, slo.later_thresholds, longest)
 
 
-def _sessions(
-    resolved: Resolved, records: Records, measured: pd.DataFrame, in_flight: float
-) -> sessions.Sessions | None:
+def _sessions(resolved: Resolved, records: Records, measured: Requests, in_flight: float) -> sessions.Sessions | None:
     """Attached, cached and in-flight sessions; none where requests come one by one.
 
     Users without a session say nothing twice: their KV is resident just while their request runs. Whose KV is resident
@@ -188,7 +186,8 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
     """All replications and their summary. An interrupt keeps what is finished, or the one begun if none is."""
     done: list[Replication] = []
     interrupted, told = False, (lambda ended: on_progress(done, ended)) if on_progress else None
-    for index in range(planned(resolved)):
+    fewest, precision = planned(resolved), None if resolved.replays else resolved.scenario.precision
+    for index in range(precise.most(fewest, precision)):
         try:
             done.append(replicate(resolved, index, told))
             interrupted = done[-1].records.interrupted
@@ -196,7 +195,8 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
             if not done:
                 raise
             interrupted = True
-        if interrupted:
+        vague = len(done) < fewest or precise.vague([one.latencies for one in done], precision)
+        if interrupted or not vague or (len(done) >= fewest and saturated(done)[0]):
             break
     whole = [replication for replication in done if not replication.records.interrupted]
     return Run(resolved, done, summarise(resolved, whole or done, interrupted=interrupted))
@@ -235,13 +235,12 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
     is_saturated, growth = saturated(replications)
     totals = _totals(replications)
     lock = locked(resolved)
-    run_id = hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
     flow = {key: _mean([r.throughput[key] for r in replications]) for key in replications[0].throughput}
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "scenario": lock,
         "run": {
-            "id": run_id, "version": __version__, "seed": scenario.seed, "replications": len(replications),
+            "id": run_id(lock), "version": __version__, "seed": scenario.seed, "replications": len(replications),
             "warmup_requests": int(np.mean([r.warmup for r in replications])),
             "measured_s": _mean([r.window_s[1] - r.window_s[0] for r in replications]), "interrupted": interrupted,
         },
@@ -362,6 +361,8 @@ def _warnings(
     resolved: Resolved, replications: list[Replication], is_saturated: bool, growth: float, interrupted: bool
 ) -> list[str]:
     notes = [*resolved.warnings, *_beyond_measured(resolved, replications)]
+    if not (interrupted or is_saturated or resolved.replays):
+        notes += precise.notes([one.latencies for one in replications], resolved.scenario.precision)
     if is_saturated:
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
     reasons = sum((Counter(r.rejected) for r in replications), Counter())

@@ -13,6 +13,7 @@ from capsim.errors import Infeasible
 from capsim.experiment import Run, run_whole
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
+from capsim.scenario.spec import Scenario
 from capsim.workload.levels import Open, levels
 from capsim.workload.sessions import Users
 from capsim.workload.spec import Closed
@@ -90,7 +91,8 @@ def _fleet(resolved: Resolved, nodes: int) -> Resolved:
         batch = resolved.saturation(_tpot_s(resolved)).batch * resolved.layout.replicas * nodes
         requests = max(MIN_REQUESTS, math.ceil(TURNOVERS * batch))
         workload = workload.changed(**{**LONG_ENOUGH, "requests": requests})
-    return replace(resolved, scenario=resolved.scenario.model_copy(update={"nodes": nodes}), workload=workload)
+    scenario = Scenario.model_validate({**dict(resolved.scenario), "nodes": nodes})
+    return replace(resolved, scenario=scenario, workload=workload)
 
 
 def _tpot_s(resolved: Resolved) -> float:

@@ -11,6 +11,7 @@ from statistics import median
 
 import pytest
 import simpy
+import yaml
 
 from capsim import store
 from capsim.capacity import answers, find_capacity, instant
@@ -18,6 +19,7 @@ from capsim.experiment import cluster_of, measure, run
 from capsim.scenario import resolve
 from capsim.sim.cluster import simulate
 from capsim.steptime import Batch
+from capsim.sweep import load_sweep, run_sweep
 from capsim.workload.requests import traffic
 
 pytestmark = pytest.mark.bench
@@ -162,3 +164,19 @@ def test_the_search_of_one_node_type(benchmark, path, capsys):
     found = benchmark.pedantic(find_capacity, (resolve(path, ["nodes=1"]),), rounds=1)
     with capsys.disabled():
         print(f"\n{path.stem}: [{found.low:,}, {found.high:,}], decided: {found.decided}", end="")
+
+
+def test_a_sweep_on_two_cores(tmp_path, benchmark, capsys):
+    """Seconds of a sweep of 40 points on one process and on two."""
+    grid = {"workload.arrival.rate_per_s": [4 + 0.1 * step for step in range(40)], "workload.requests": [1000]}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"scenario": str(CHAT), "grid": grid}))
+    seconds = {}
+    for jobs in (1, 2):
+        began_s = time.perf_counter()
+        run_sweep(load_sweep(path), tmp_path / str(jobs), jobs=jobs)
+        seconds[jobs] = time.perf_counter() - began_s
+    benchmark.pedantic(lambda: None)
+    with capsys.disabled():
+        print(f"\n40 points: {seconds[1]:.1f} s on one core, {seconds[2]:.1f} s on two", end="")
+        print(f": {seconds[1] / seconds[2]:.2f} times as fast", end="")

@@ -100,8 +100,8 @@ def test_another_shape_is_carried_over_in_utilisation():
     narrow = SMALL.model_copy(update={"attention": (ATTENTION.model_copy(update={"kv_heads": 4}),)})
     whole, half = (calibrated(model=m).step_time(decode(1, 32_768, m)).attention_s for m in (SMALL, narrow))
     assert half / whole == pytest.approx(0.5, rel=0.1)
-    assert calibrated().unmeasured == []
-    assert not calibrated().is_exact  # its GEMMs are not those of the model
+    assert calibrated().kernels.unmeasured == []
+    assert not calibrated().kernels.is_exact  # its GEMMs are not those of the model
 
 
 def test_a_kernel_with_a_key_that_the_model_lacks_is_another_s():
@@ -109,7 +109,7 @@ def test_a_kernel_with_a_key_that_the_model_lacks_is_another_s():
     windowed = [
         t.model_copy(update={"shape": {**t.shape, "window_tokens": 128}}) for t in TABLES if "head_dim" in t.shape
     ]
-    assert "prefill attention" in calibrated(tables=windowed).unmeasured
+    assert "prefill attention" in calibrated(tables=windowed).kernels.unmeasured
 
 
 def test_another_device_is_carried_over_by_its_datasheet():
@@ -141,7 +141,7 @@ def test_another_shape_takes_as_long_to_call():
 
 def test_what_was_not_measured_is_the_roofline_s_and_says_so():
     steps = calibrated(kv="turboquant_3bit_nc", tables=[t for t in TABLES if t.op != "gemm"])
-    assert steps.unmeasured == [
+    assert steps.kernels.unmeasured == [
         "decode attention over turboquant_3bit_nc KV (full)", "writing turboquant_3bit_nc KV", "dense layers",
     ]  # fmt: skip
     step = steps.step_time(decode(1, 8192))
@@ -248,7 +248,7 @@ def test_a_factor_on_kernels_lengthens_them_and_a_run_s_growth_alike():
     assert whole.dense_s == pytest.approx(1.25 * alone.dense_s)
     assert whole.overhead_s == alone.overhead_s
     assert (more_s, steps) == (pytest.approx(1.25 * growth_s), valid)
-    assert slower.is_exact == plain.is_exact
+    assert slower.kernels.is_exact == plain.kernels.is_exact
 
 
 def test_a_prefill_of_a_mixture_takes_at_least_its_launches_and_a_dense_one_is_left_alone():

@@ -82,6 +82,13 @@ def test_an_engine_judged_too_little_is_not_believed_more_than_the_others(scenar
     assert told.metrics == {}  # how long requests wait is each engine's own
 
 
+def test_figures_that_judge_the_kernels_that_ship_say_nothing_of_the_roofline(scenario):
+    told = model_error(scenario("h200x1", "{kind: closed, users: 1}", "engine=tensorrt-llm", "calibration=none"))
+    assert told.basis == "assumed"
+    no_kernels = scenario("mi300x-x1", "{kind: closed, users: 1}", "engine=sglang", "weights=bf16", "calibration=none")
+    assert model_error(no_kernels).basis == "judged"  # where none ship, the roofline is what was judged
+
+
 def test_pooling_adds_what_the_groups_differ_by():
     apart = pooled([Spread(-0.2, 0.1, 10), Spread(0.2, 0.1, 10)])
     assert apart.mean == pytest.approx(0)

@@ -1,10 +1,12 @@
 """From kernels to an engine's step: the constants that made the figures are found again, on points marked fit alone."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from capsim.calibrations.engine_steps import (
+    FILE,
     FOLDER,
     POOLED,
     engine_step,
@@ -19,6 +21,7 @@ from capsim.validate.as_run import as_run
 from capsim.validate.points import Point, Published
 from capsim.validate.predict import predict, resolved_of
 
+PUBLISHED = Path(__file__).parents[2] / "shared" / "published" / "open_points.csv"
 TRUTH = {"kernel_factor": 1.2, "layer_s": 4e-5, "prefill_expert_layer_s": 2e-3}
 POINT = Point(
     "P1", "a source", "2026-05-17", "H100 SXM", "1", "gpt-oss-20b", "mxfp4", "bf16", "vLLM", "tp1", "256", "32",
@@ -86,3 +89,10 @@ def test_the_line_of_a_single_stream_over_context_is_predicted():
     intercept, slope = predict(line).figures
     assert 16e9 / 3.35e12 < intercept.simulated < 8e-3
     assert 131_072 / 3.35e12 < slope.simulated < 2 * 131_072 / 3.35e12
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published points are not beside the checkout")
+def test_a_refit_of_the_published_points_gives_the_shipped_bytes(tmp_path):
+    step_fit.refit_engine_steps(PUBLISHED, tmp_path)
+    assert (tmp_path / FILE).read_bytes() == (FOLDER / FILE).read_bytes()

@@ -57,5 +57,5 @@ def _mean_requests_per_s(resolved: Resolved) -> float:
     mean_per_s = long_run_rate_per_s(family)
     if not workload.in_sessions:
         return mean_per_s
-    steady = workload.model_copy(update={"arrival": Poisson(kind="poisson", rate_per_s=mean_per_s)})
+    steady = workload.changed(arrival=Poisson(kind="poisson", rate_per_s=mean_per_s))
     return requests_per_s(steady, resolved.longest)

@@ -10,6 +10,7 @@ from capsim.cli import app as web
 from capsim.cli import (
     breakeven,
     calibrate,
+    claims,
     compare,
     contract,
     doctor,
@@ -40,6 +41,7 @@ app.command("sweep", short_help="Run many scenarios of one; resumable.")(sweep.s
 app.command("compare", short_help="Runs beside each other, with paired intervals.")(compare.compare)
 app.command("report", short_help="One HTML page of a run that opens offline.")(compare.report)
 app.command("stack", short_help="One lever at a time against all together.")(stack.stack)
+app.command("claims", short_help="An article's claims, each with its verdict.")(claims.claims)
 app.command("breakeven", short_help="Nodes of one's own against hosted models.")(breakeven.breakeven)
 app.command("contract", short_help="Sign for a term, or stay flexible.")(contract.contract)
 app.command("app", short_help="Open the web app.")(web.app)

@@ -11,6 +11,7 @@ from capsim.cli.options import Format, NoProgress, OutputFormat, Quiet, progress
 from capsim.glossary import LATENCIES, METRICS
 
 if TYPE_CHECKING:
+    from capsim.experiment import Replication
     from capsim.store import Saved
 
 PLAIN = {"goodput": "Goodput", "requests_per_s": "requests/s", "output_tokens_per_s": "output tokens/s"}
@@ -67,7 +68,10 @@ def _saved(path: Path, tell: Any) -> "Saved":
 
     if not path.is_file():
         return load(path)
-    told = lambda index, ended: tell(f"{path.name}, replication {index + 1}: {ended:,} requests")  # noqa: E731
+
+    def told(done: "list[Replication]", ended: int) -> None:
+        tell(f"{path.name}, replication {len(done) + 1}: {ended:,} requests")
+
     return of_run(bracketed(run(resolve(path), told)))
 
 

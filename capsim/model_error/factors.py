@@ -53,6 +53,8 @@ def model_error(resolved: Resolved) -> ModelError:
     carried = resolved.efficiency.device != device or resolved.efficiency.engine != engine
     if _is_own(resolved):
         return _spread_of_devices() if measured is None or carried else _by_residuals(resolved, measured)
+    if measured is None and any(is_shipped(device, name) for name in load_catalog().engines):
+        return _spread_of_devices()  # the figures of this device judge the kernels that ship, not what was asked for
     found = _judged("judged", f"of {engine} on {device}", lambda *where: where == (device, engine))
     if found is None and measured is not None and not carried:
         where = f"of {engine} on devices with kernel tables"

@@ -88,19 +88,25 @@ def drawn(name: str) -> None:
     paths, frame = sweeps.points(name)
     known = [figure for figure in COLUMNS if figure in frame and frame[figure].notna().any()]
     figures = [figure for figure in known if pd.api.types.is_numeric_dtype(frame[figure])]
-    if not figures:
+    if figures:
+        figures_of(name, frame, paths, figures)
+    elif (frame["status"] == "failed").all():
+        st.error("No point can be simulated; the reasons are in the table.", icon=":material/error:")
+    else:
         st.info("No point is finished yet.", icon=":material/hourglass_top:")
-        return
+    st.dataframe(frame[[*paths, "status", "reason", *known]].rename(columns=LABELS), hide_index=True)
+    st.download_button("points.csv", frame.to_csv(index=False), "points.csv", on_click="ignore")
+
+
+def figures_of(name: str, frame: pd.DataFrame, paths: list[str], figures: list[str]) -> None:
+    """A figure over two knobs, and what is worth paying for."""
     place = st.columns(2)
     with place[0]:
         value = st.selectbox("Figure", figures, format_func=LABELS.__getitem__, key="figure")
         x, y = (paths * 2)[:2]
-        chart(heatmap(frame.assign(**{path: frame[path].astype(str) for path in paths}), x, y, value, LABELS[value]),
-              "heatmap", 420)  # fmt: skip
+        chart(heatmap(frame, x, y, value, LABELS[value]), "heatmap", 420)
     with place[1]:
         worth(name, frame, paths, figures)
-    st.dataframe(frame[[*paths, "status", "reason", *known]], hide_index=True)
-    st.download_button("points.csv", frame.to_csv(index=False), "points.csv", on_click="ignore")
 
 
 def worth(name: str, frame: pd.DataFrame, paths: list[str], figures: list[str]) -> None:
@@ -114,13 +120,13 @@ def worth(name: str, frame: pd.DataFrame, paths: list[str], figures: list[str]) 
     speed = speeds[0]
     slo = scenario_of(jobs.input_file(name, "scenario.yaml")).slo
     limit = None if slo is None or f"slo.{speed[:6]}" in paths else slo.thresholds.get(speed.removesuffix("_p95"))
-    points = with_best(frame, speed, cost)
-    picked = st.altair_chart(
-        pareto(points, speed, cost, LABELS, limit, paths), key="pareto", on_select="rerun", height=380
-    )  # fmt: skip
+    plain = {path: path.replace(".", " ") for path in paths}  # a selection takes dots for levels
+    points = with_best(frame, speed, cost).sort_values("best").rename(columns=plain)  # the best are drawn on top
+    drawn = pareto(points, speed, cost, LABELS, limit, list(plain.values()))
+    picked = st.altair_chart(drawn, key="pareto", on_select="rerun", height=380)
     chosen = picked.selection.get("point") or []
     if chosen:
-        point = {path: chosen[0][path] for path in paths}
+        point = {path: chosen[0][plain[path]] for path in paths}
         st.markdown(", ".join(f"`{path}` {value}" for path, value in point.items()))
         st.button("Open this point in Run", on_click=open_point, args=(name, point), icon=":material/timeline:")
 

@@ -92,12 +92,12 @@ def graded(resolved: Resolved) -> Resolved:
     efficiency, steps = resolved.efficiency, resolved.step_time_model()
     ways, basis, warnings = [], fact.basis, []
     if isinstance(steps, Calibrated):
-        if not steps.is_exact:
+        if not steps.kernels.is_exact:
             ways, basis = ["carried over in utilisation to other shapes"], "calibrated"
-        if steps.unmeasured:
-            warnings.append(f"not measured, so by the roofline: {', '.join(steps.unmeasured)}")
-        if steps.stand_ins:
-            warnings.append(f"weight formats that were not measured: {', '.join(steps.stand_ins)}")
+        if steps.kernels.unmeasured:
+            warnings.append(f"not measured, so by the roofline: {', '.join(steps.kernels.unmeasured)}")
+        if steps.kernels.stand_ins:
+            warnings.append(f"weight formats that were not measured: {', '.join(steps.kernels.stand_ins)}")
         if resolved.device != resolved.measured_on:
             warnings.append(f"step times are carried over from {resolved.measured_on.name}: no more than a guess")
     elif not isinstance(steps, Roofline):

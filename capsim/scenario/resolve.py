@@ -260,7 +260,8 @@ def _with_settings(engine: EngineSpec, scenario: Scenario) -> EngineSpec:
         "prefix_caching": scenario.scheduler.enable_prefix_caching,
         "memory_fraction": scenario.memory.fraction,
     }
-    return engine.model_copy(update={key: value for key, value in asked.items() if value is not None})
+    given = {key: value for key, value in asked.items() if value is not None}
+    return EngineSpec.model_validate({**dict(engine), **given})
 
 
 def _pinned_layout(scenario: Scenario, model: ModelSpec, node: Node, find: _Lookup) -> Parallelism:

@@ -210,6 +210,7 @@ class Scenario(_Spec):
     contract: ContractSpec = ContractSpec()
     seed: NonNegativeInt = 1
     replications: PositiveInt = 5
+    precision: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _no_endless_retry(self) -> "Scenario":

@@ -68,6 +68,7 @@ def refit_engine_steps(points: Path, folder: Path) -> list[tuple[str, dict[str, 
     """
     before, after = read_engine_steps(folder), fit_engine_steps(read_points(points), points)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         write_engine_steps(folder, after)
     except OSError as error:
         raise ScenarioError.one(f"cannot be written: {error.strerror}", path=folder) from error

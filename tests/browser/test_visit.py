@@ -91,13 +91,12 @@ def test_simulated_runs_are_found_after_a_reload_and_compared(visit):
 
 @pytest.mark.slow
 def test_a_sweep_fills_in_and_a_point_opens_in_run(visit):
-    page = visit("/sweep?scenario=edge-llama8b-mac")
+    page = visit("/sweep?scenario=agent-qwen30b-h200")
     page.get_by_role("button", name="Sweep", exact=True).click()
     chart = page.get_by_test_id("stVegaLiteChart").nth(1)
     expect(chart).to_be_visible(timeout=120_000)
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0, timeout=120_000)
-    box = chart.locator("path[aria-roledescription]").first
-    box.click(force=True)
+    chart.locator('path[aria-label*="best: best"]').first.click(force=True)
     page.get_by_role("button", name="Open this point in Run").click()
     expect(page).to_have_url(re.compile(r"/run\?run=[0-9a-f]{12}"))
     expect(page.get_by_text("TTFT").first).to_be_visible(timeout=120_000)
