@@ -17,6 +17,7 @@ from capsim.cli import (
     refit,
     stack,
     sweep,
+    tiers,
     trace,
     validation,
     verbs,
@@ -39,6 +40,7 @@ app.command("plan")(plan.plan)
 app.command("breakeven")(breakeven.breakeven)
 app.command("sweep")(sweep.sweep)
 app.command("stack")(stack.stack)
+app.command("tiers")(tiers.tiers)
 app.command("claims")(claims.claims)
 app.command("compare")(compare.compare)
 app.command("report")(compare.report)
