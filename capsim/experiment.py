@@ -1,7 +1,5 @@
 """A scenario run: replications of the simulation, their identities checked, summed up with intervals."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,23 +10,22 @@ import pandas as pd
 
 from capsim import __version__, cost
 from capsim.glossary import LATENCIES
-from capsim.metrics import identities, requests, sessions, steps
+from capsim.metrics import identities, precise, requests, sessions, steps
 from capsim.metrics.sample import Pool, Sample, equally, joined
 from capsim.scenario import Resolved
-from capsim.scenario.lock import locked
+from capsim.scenario.lock import basis_of, locked, run_id
 from capsim.sim.cluster import simulate
 from capsim.sim.columns import Requests
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
-from capsim.steptime.calibrated import Calibrated
 from capsim.workload.levels import part_met
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
 
 SCHEMA_VERSION = 1
-Progress = Callable[[int, int], None]
-"""Told (replication, requests ended)."""
+Progress = Callable[["list[Replication]", int], None]
+"""Told the finished replications, and how many requests of the next one have ended."""
 
 
 class Interrupted(Exception):  # noqa: N818  the user's wish, not a fault
@@ -99,8 +96,7 @@ def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int],
 def measure(resolved: Resolved, records: Records) -> Replication:
     """What one replication's tables say once warm-up is cut."""
     table = records.requests_columns()
-    replayed = resolved.trace is not None and resolved.workload.arrival is None
-    pinned = 0 if replayed and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
+    pinned = 0 if resolved.replays and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
     warmup = requests.warmup_requests(table, pinned)
     measured = requests.measured(table, warmup)
     start_s, end_s = requests.window(measured)
@@ -177,17 +173,21 @@ def _sessions(resolved: Resolved, records: Records, measured: Requests, in_fligh
 
 def _trace_has_sessions(resolved: Resolved) -> bool:
     """Whether a trace is replayed whose sessions are known."""
-    workload, trace = resolved.workload, resolved.trace
-    return trace is not None and workload.arrival is None and (trace.session is not None or workload.replay == "closed")
+    known = resolved.trace is not None and resolved.trace.session is not None
+    return resolved.replays and (known or resolved.workload.replay == "closed")
+
+
+def planned(resolved: Resolved) -> int:
+    """Replications of a run: a trace that is replayed has nothing to draw."""
+    return 1 if resolved.replays else resolved.scenario.replications
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
     """All replications and their summary. An interrupt keeps what is finished, or the one begun if none is."""
-    count = 1 if resolved.trace is not None and resolved.workload.arrival is None else resolved.scenario.replications
     done: list[Replication] = []
-    interrupted = False
-    for index in range(count):
-        told = (lambda ended, index=index: on_progress(index, ended)) if on_progress else None
+    interrupted, told = False, (lambda ended: on_progress(done, ended)) if on_progress else None
+    fewest, precision = planned(resolved), None if resolved.replays else resolved.scenario.precision
+    for index in range(precise.most(fewest, precision)):
         try:
             done.append(replicate(resolved, index, told))
             interrupted = done[-1].records.interrupted
@@ -195,7 +195,8 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
             if not done:
                 raise
             interrupted = True
-        if interrupted:
+        vague = len(done) < fewest or precise.vague([one.latencies for one in done], precision)
+        if interrupted or not vague or (len(done) >= fewest and saturated(done)[0]):
             break
     whole = [replication for replication in done if not replication.records.interrupted]
     return Run(resolved, done, summarise(resolved, whole or done, interrupted=interrupted))
@@ -234,13 +235,12 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
     is_saturated, growth = saturated(replications)
     totals = _totals(replications)
     lock = locked(resolved)
-    run_id = hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
     flow = {key: _mean([r.throughput[key] for r in replications]) for key in replications[0].throughput}
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "scenario": lock,
         "run": {
-            "id": run_id, "version": __version__, "seed": scenario.seed, "replications": len(replications),
+            "id": run_id(lock), "version": __version__, "seed": scenario.seed, "replications": len(replications),
             "warmup_requests": int(np.mean([r.warmup for r in replications])),
             "measured_s": _mean([r.window_s[1] - r.window_s[0] for r in replications]), "interrupted": interrupted,
         },
@@ -259,8 +259,7 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "turns": _averaged([r.turns for r in replications]),
     }
     return summary | by_session | _targets(resolved, replications) | _nodes(resolved, replications, flow, totals) | {
-        "basis": {part: {"key": key, "basis": fact.basis, "source": fact.source, "as_of": str(fact.as_of)}
-                  for part, (key, fact) in resolved.basis.items()},
+        "basis": basis_of(resolved),
         "warnings": _warnings(resolved, replications, is_saturated, growth, interrupted),
     }  # fmt: skip
 
@@ -362,6 +361,8 @@ def _warnings(
     resolved: Resolved, replications: list[Replication], is_saturated: bool, growth: float, interrupted: bool
 ) -> list[str]:
     notes = [*resolved.warnings, *_beyond_measured(resolved, replications)]
+    if not (interrupted or is_saturated or resolved.replays):
+        notes += precise.notes([one.latencies for one in replications], resolved.scenario.precision)
     if is_saturated:
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
     reasons = sum((Counter(r.rejected) for r in replications), Counter())
@@ -384,14 +385,11 @@ def _warnings(
 
 def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> list[str]:
     """What of a run lies outside the sizes that its step times were measured at."""
-    steps = resolved.step_time_model()
-    if not isinstance(steps, Calibrated):
-        return []
     contexts: dict[int, float] = {}
     for replication in replications:
         for sequences, context in replication.reach[0].items():
             contexts[sequences] = max(context, contexts.get(sequences, 0.0))
-    return steps.beyond(contexts, max(replication.reach[1] for replication in replications))
+    return resolved.step_time_model().beyond(contexts, max(replication.reach[1] for replication in replications))
 
 
 def _mean(values: list[float]) -> float:

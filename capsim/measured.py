@@ -41,7 +41,11 @@ class StepCoefficients(BaseModel):
 
 
 class MeasuredSteps(BaseModel):
-    """The fit to whole steps of a model as an engine served it, by the names of the model and of its formats."""
+    """The fit to whole steps of a model as an engine served it, by the names of the model and of its formats.
+
+    ``domain`` has the least and the most that steps were measured at: ``sequences`` that decode, ``kv_tokens`` that
+    those read together, ``tokens`` of a step.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,6 +53,7 @@ class MeasuredSteps(BaseModel):
     weights: str
     kv_format: str
     coefficients: StepCoefficients
+    domain: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class Error(BaseModel):

@@ -36,6 +36,13 @@ class Parallelism:
         return " ".join(f"{name}{size}" for name, size in parts.items() if size > 1 or name == "tp")
 
 
+def layouts(model: ModelSpec, devices: int) -> list[Parallelism]:
+    """Every layout without a pipeline over so many devices."""
+    widths = [tp for tp in range(1, devices + 1) if devices % tp == 0 and divides(model, tp)]
+    spreads = (False, True) if model.experts and devices > 1 else (False,)
+    return [Parallelism(tp, devices // tp, expert) for tp in widths for expert in spreads]
+
+
 def divides(model: ModelSpec, tp: int) -> bool:
     """Whether the query heads of every layer split evenly over ``tp`` ranks."""
     return all(group.heads % tp == 0 for group in model.attention)

@@ -93,7 +93,7 @@ class Price(_Spec):
 
 def is_stale(as_of: date | str, on: date) -> bool:
     """Whether a price of that day should not be relied on any more; an undated one says nothing."""
-    return isinstance(as_of, date) and on - as_of > STALE
+    return not isinstance(as_of, str) and on - as_of > STALE
 
 
 def stale_notes(prices: Mapping[str, date | str], on: date | None) -> list[str]:

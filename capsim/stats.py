@@ -19,6 +19,50 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(sample.mean()), float(stdtrit(sample.size - 1, (1 + level) / 2) * error)
 
 
+def difference_interval(one: ArrayLike, other: ArrayLike, *, paired: bool, level: float = 0.95) -> tuple[float, float]:
+    """Mean of ``other`` - ``one`` and the half width of its confidence interval, NaN where either is a single value.
+
+    Paired values met the same random numbers: their differences are one sample. Else Welch's interval, whose degrees
+    of freedom are Satterthwaite's (Welch 1947).
+    """
+    _require_share(level=level)
+    first, second = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    if paired:
+        if first.shape != second.shape:
+            raise ValueError("paired samples must be of one length")
+        return t_interval(second - first, level)
+    mean = float(second.mean() - first.mean())
+    if min(first.size, second.size) < 2:
+        return mean, float("nan")
+    errors = np.array([first.var(ddof=1) / first.size, second.var(ddof=1) / second.size])
+    if not errors.sum() > 0:
+        return mean, 0.0
+    freedom = errors.sum() ** 2 / (errors**2 / [first.size - 1, second.size - 1]).sum()
+    return mean, float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(errors.sum()))
+
+
+def quantile_interval(values: ArrayLike, q: float, level: float = 0.95) -> tuple[float, float, float]:
+    """A quantile of independent values and the order statistics that enclose it: (quantile, low, high).
+
+    How many of n values lie below the true quantile is binomial(n, q): the ranks are that distribution's quantiles
+    (David and Nagaraja 2003, §7.1). Where a rank would lie outside the sample the bound is NaN: there are too few.
+    """
+    from scipy.stats import binom  # slow to import
+
+    _require_share(q=q, level=level)
+    sample = np.sort(np.asarray(values, dtype=float))
+    if sample.size == 0:
+        raise ValueError("values is empty")
+    tail = (1 - level) / 2
+    low, high = int(binom.ppf(tail, sample.size, q)), int(binom.ppf(1 - tail, sample.size, q)) + 1
+    at = float(np.quantile(sample, q, method="inverted_cdf"))
+    return (
+        at,
+        float(sample[low - 1]) if low >= 1 else float("nan"),
+        float(sample[high - 1]) if high <= sample.size else float("nan"),
+    )
+
+
 def mser5(series: ArrayLike) -> int:
     """Observations to cut from the front as warm-up: MSER-5 (White, Cobb and Spratt 2000).
 

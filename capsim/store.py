@@ -1,19 +1,86 @@
-"""The run directory: written whole or not at all."""
+"""The run directory: written whole or not at all, and read again."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from capsim.errors import ScenarioError
-from capsim.experiment import Run
+from capsim.experiment import SCHEMA_VERSION, Replication, Run
+from capsim.glossary import LATENCIES
+from capsim.progress import FILE as PROGRESS
 from capsim.sim.records import write_tables
 
 OURS = ("summary.json", "plan.json")
+PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A run that was written down, or could be: its summary, and a row a replication of what was measured in it.
+
+    ``replications`` has ``replication``, ``warmup_requests``, ``start_s`` and ``end_s`` of what was measured,
+    ``goodput``, throughput by kind, and ``<latency>_<percentile>``. ``place`` is its directory, None where it has none.
+    """
+
+    summary: dict[str, Any]
+    replications: pd.DataFrame
+    place: Path | None = None
+
+    def requests(self) -> pd.DataFrame:
+        """Measured requests: after warm-up, retries of what was first asked for in it left out."""
+        table = self._table("requests")
+        first = self.replications.set_index("replication")["warmup_requests"]
+        warmup = table["replication"].map(first)
+        return table[(table["request"] >= warmup) & (table["ask"] >= warmup)]
+
+    def segments(self) -> pd.DataFrame:
+        return self._table("segments")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        assert self.place is not None
+        return pd.read_parquet(self.place / f"{name}.parquet")
+
+
+def of_run(run: Run) -> Saved:
+    """A run as it is written down."""
+    rows = [{"replication": i, **_row(one)} for i, one in enumerate(run.replications)]
+    return Saved(run.summary, pd.DataFrame.from_records(rows))
+
+
+def load(directory: Path) -> Saved:
+    """Read a run directory.
+
+    Raises
+    ------
+    ScenarioError
+        It holds no run, or one that cannot be read.
+    """
+    try:
+        summary = json.loads((directory / "summary.json").read_text())
+        rows = pd.read_parquet(directory / "replications.parquet")
+    except FileNotFoundError as error:
+        hint = "capsim run SCENARIO --out DIR writes one"
+        raise ScenarioError.one("holds no run", path=directory, hint=hint) from error
+    except (OSError, ValueError) as error:
+        raise ScenarioError.one(f"cannot be read: {error}", path=directory) from error
+    if summary.get("schema_version") != SCHEMA_VERSION:
+        raise ScenarioError.one("is of another version of capsim: run it again", path=directory)
+    return Saved(summary, rows, directory)
+
+
+def _row(one: Replication) -> dict[str, Any]:
+    latencies = {f"{name}_{key}": one.latencies[name][key] for name in LATENCIES for key in PERCENTILES}
+    start_s, end_s = one.window_s
+    window = {"warmup_requests": one.warmup, "start_s": start_s, "end_s": end_s}
+    return {**window, "goodput": one.good_share, **one.throughput, **latencies}
 
 
 def check_target(directory: Path) -> None:
@@ -26,7 +93,7 @@ def check_target(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
-    ours = any((directory / name).is_file() for name in OURS)
+    ours = any((directory / name).is_file() for name in (*OURS, PROGRESS))
     if directory.is_dir() and any(directory.iterdir()) and not ours:
         raise ScenarioError.one("is not empty and holds no run: give another directory", path=f"--out {directory}")
     _fresh(directory).rmdir()
@@ -51,6 +118,7 @@ def save_plan(document: dict[str, Any], at_limit: Run | None, directory: Path) -
 def _fill(place: Path, run: Run) -> None:
     (place / "scenario.lock.yaml").write_text(yaml.safe_dump(run.summary["scenario"], sort_keys=False))
     (place / "summary.json").write_text(to_json(run.summary))
+    of_run(run).replications.to_parquet(place / "replications.parquet", index=False)
     for name in ("requests", "segments"):
         write_tables([getattr(r.records, name) for r in run.replications], place / f"{name}.parquet")
 
@@ -76,6 +144,24 @@ def _fresh(directory: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     except OSError as error:
         raise ScenarioError.one(f"cannot be written: {error.strerror}", path=f"--out {directory}") from error
+
+
+def replace_file(place: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    ScenarioError
+        The system refuses to write there.
+    """
+    fresh = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(place)
+    except OSError as error:
+        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=place) from error
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def to_json(document: dict[str, Any]) -> str:

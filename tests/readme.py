@@ -20,32 +20,29 @@ def examples() -> list[tuple[str, str]]:
     return BLOCK.findall(README.read_text())
 
 
-def checkout(folder: Path) -> Path:
-    """A folder that looks like the checkout, with the traces beside the scenarios."""
-    for path in [*ROOT.iterdir(), *TRACES.glob("*.csv")]:
-        (folder / path.name).symlink_to(path)
-    return folder
-
-
-def lacks(command: str, folder: Path) -> str | None:
-    """The trace that the command wants and the folder has not."""
+def lacks(command: str) -> str | None:
+    """The trace that the command wants and nobody has."""
     trace = TRACE.search(command)
-    return trace.group(1) if trace and not (folder / trace.group(1)).exists() else None
+    return trace.group(1) if trace and not (TRACES / trace.group(1)).exists() else None
 
 
 def printed(command: str, folder: Path) -> str:
-    """What the command prints there, on both streams."""
-    options = {"shell": True, "cwd": folder, "env": BY_HAND, "text": True, "timeout": 600}
+    """What the command prints in the checkout, or in a folder like it with the traces beside the scenarios."""
+    place = ROOT
+    if TRACE.search(command):
+        place = folder
+        for path in [*ROOT.iterdir(), *TRACES.glob("*.csv")]:
+            (folder / path.name).symlink_to(path)
+    options = {"shell": True, "cwd": place, "env": BY_HAND, "text": True, "timeout": 600}
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options).stdout
 
 
 def main() -> None:
     text = README.read_text()
-    with tempfile.TemporaryDirectory() as folder:
-        place = checkout(Path(folder))
-        for command, said in examples():
-            if lacks(command, place) is None:
-                text = text.replace(f"$ {command}\n{said}```", f"$ {command}\n{printed(command, place)}```")
+    for command, said in examples():
+        with tempfile.TemporaryDirectory() as folder:
+            if lacks(command) is None:
+                text = text.replace(f"$ {command}\n{said}```", f"$ {command}\n{printed(command, Path(folder))}```")
     README.write_text(text)
 
 

@@ -13,6 +13,7 @@ from capsim.breakeven.fleet import NODE_AVAILABILITY, Fleet, cheaper_from
 from capsim.charts.breakeven import monthly_cost
 from capsim.cli.breakeven import render
 from capsim.errors import ScenarioError
+from capsim.experiment import Interrupted
 from capsim.prices import Price, Quote
 from capsim.scenario import resolve
 
@@ -91,6 +92,10 @@ def test_the_document_adds_up(scenario):
     assert np.mean(load["hours"]) == pytest.approx(1)
     for row in document["self_host"]:
         assert row["cost"]["monthly_usd"] == pytest.approx(sum(line["monthly_usd"] for line in row["cost"]["lines"]))
+        low, high = row["monthly_usd_model_error"]
+        assert low <= row["cost"]["monthly_usd"] <= high
+    slow, fast = node["model_error"]["requests_per_s"]
+    assert slow < node["requests_per_s"] < fast
     fixed, hourly = (
         next(row for row in document["self_host"] if row["name"] == f"h100x1-on-demand{by}")
         for by in ("", ", by the hour")
@@ -100,6 +105,8 @@ def test_the_document_adds_up(scenario):
         np.mean(np.ceil([r / node["requests_per_s"] for r in (0, 10, 20, 50)])) + 1
     )
     assert hourly["utilisation"] > fixed["utilisation"]
+    weights = np.array([0, 0.5, 1, 2.5])
+    assert fixed["utilisation_by_hour"] == pytest.approx(weights * 20 / (fixed["nodes"] * node["requests_per_s"]))
     for tier in document["tiers"]:
         bill = tier["bill"]
         parts = [line["monthly_usd"] for line in bill["lines"]]
@@ -136,7 +143,7 @@ def test_simulated_capacity_has_its_bracket_and_the_measured_hit_rate(scenario):
     chat = [
         "workload.arrival={kind: poisson, rate_per_s: 1}", "workload.session={turns: {kind: geometric, mean: 3}}",
         "workload.session.new_tokens={kind: geometric, mean: 50}", "workload.think_s={kind: exponential, mean: 2}",
-        "replications=1", "scheduler.max_num_seqs=8",
+        "replications=1", "scheduler.max_num_seqs=8", "workload.output_tokens={kind: geometric, mean: 20}",
     ]  # fmt: skip
     document = breakeven(resolve(scenario, chat))
     low, high = document["node"]["sessions"]
@@ -144,6 +151,15 @@ def test_simulated_capacity_has_its_bracket_and_the_measured_hit_rate(scenario):
     assert 0.3 < document["node"]["hit_rate"] < 1
     assert document["api_hit_rate"] == document["node"]["hit_rate"]
     assert document["load"]["requests_per_s"] == pytest.approx(3, rel=0.1)
+
+
+def test_an_interrupted_search_leaves_nothing(scenario, monkeypatch):
+    def interrupted(*anything):
+        raise Interrupted
+
+    monkeypatch.setattr("capsim.breakeven.node.find_capacity", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        breakeven(resolve(scenario, []))
 
 
 def test_without_any_price_there_is_nothing_to_compare(scenario):

@@ -1,6 +1,7 @@
 """Costs by hand, line by line."""
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from capsim.api_tiers import ApiTier
 from capsim.cli import tables
 from capsim.cost import SECONDS_PER_MONTH, api_bill, known_first, monthly_cost, unit_costs
 from capsim.prices import OwnPrice, Price, Quote, is_stale, stale_notes
+from capsim.scenario import resolve
+from capsim.scenario.lock import locked
 
 RENT = Price(name="on demand", node="h100x8", kind="rent", usd_per_hour=20.0)
 OWN = Price(
@@ -158,3 +161,17 @@ def test_a_price_is_stale_after_half_a_year():
     assert stale_notes({"k": date(2026, 5, 20)}, date(2026, 11, 25)) == [
         "price k is of 2026-05-20, more than 180 days old on 2026-11-25"
     ]
+
+
+def test_the_day_of_a_run_is_in_its_warnings_alone(monkeypatch):
+    chat = Path(__file__).parents[1] / "scenarios" / "chat-llama70b-h100.yaml"
+
+    def on(day, overrides):
+        monkeypatch.setattr("capsim.prices.date", type("Day", (date,), {"today": classmethod(lambda cls: day)}))
+        resolved = resolve(chat, overrides)
+        return locked(resolved), [note for note in resolved.warnings if "days old" in note]
+
+    early, late = date(2026, 6, 1), date(2027, 6, 1)
+    assert on(early, []) == (on(late, [])[0], [])
+    assert "h100x8-on-demand" in on(late, [])[1][0]
+    assert on(early, ["as_of=2026-06-01"]) == on(late, ["as_of=2026-06-01"])

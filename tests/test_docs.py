@@ -11,7 +11,16 @@ from capsim.catalog import Basis
 from capsim.hugging_face.families import FAMILIES
 from capsim.llm import Attention
 from capsim.prices import OwnPrice, Quote
-from capsim.scenario.spec import MemorySpec, ParallelismSpec, PlanSpec, PriceSpec, Scenario, SchedulerSpec
+from capsim.scenario.spec import (
+    ContractSpec,
+    MemorySpec,
+    ParallelismSpec,
+    PlanSpec,
+    PricePath,
+    PriceSpec,
+    Scenario,
+    SchedulerSpec,
+)
 from capsim.sim.records import REQUESTS, SEGMENTS
 from capsim.slo import SLO
 from capsim.workload.arrivals import Window
@@ -26,6 +35,7 @@ DISTRIBUTIONS = typing.get_args(typing.get_args(Distribution)[0])
 ARRIVALS = typing.get_args(typing.get_args(Arrival)[0])
 SPECS = [
     Scenario, ParallelismSpec, SchedulerSpec, MemorySpec, PriceSpec, OwnPrice, Quote, SLO, PlanSpec, Workload,
+    ContractSpec, PricePath,
     TraceColumns, Part, *DISTRIBUTIONS, Window, ClientClass, *ARRIVALS, Session, Compaction, Tools, Retries, Prefix,
     Groups,
 ]  # fmt: skip

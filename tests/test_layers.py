@@ -7,12 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "units", "glossary", "errors", "source", "progress", "measurements",
+    "units", "glossary", "errors", "whole_file", "source", "progress", "measurements",
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers",
     "kernel_tables", "measured", "efficiency",
     "slo", "workload", "catalog", "calibrations", "importers", "memory", "steptime", "calibrate", "stats", "queueing",
     "estimate", "scenario", "sim", "metrics", "cost", "experiment", "sizing", "validate", "model_error", "store",
-    "capacity", "sweep", "levers", "claims", "breakeven", "contract", "tiers", "compare", "charts", "report", "api",
+    "capacity", "sweep", "breakeven", "levers", "claims", "contract", "tiers", "compare", "charts", "report", "api",
     "jobs", "cli", "pages",
 )  # fmt: skip
 ONLY_IN = {

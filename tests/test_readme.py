@@ -8,10 +8,9 @@ import readme
 
 @pytest.mark.parametrize(("command", "said"), readme.examples(), ids=[command for command, _ in readme.examples()])
 def test_readme_command_prints_what_the_readme_says(tmp_path, command, said):
-    place = readme.checkout(tmp_path)
-    if (trace := readme.lacks(command, place)) is not None:
+    if (trace := readme.lacks(command)) is not None:
         pytest.skip(f"{trace} is not beside the checkout")
-    assert readme.printed(command, place) == said
+    assert readme.printed(command, tmp_path) == said
 
 
 def test_the_two_commands_are_targets_of_the_makefile():

@@ -10,13 +10,13 @@ from capsim import cost
 from capsim.api_tiers import ApiTier
 from capsim.breakeven.fleet import MOST_NODES, NODE_AVAILABILITY, Fleet, cheaper_from
 from capsim.breakeven.load import Load, load_of
-from capsim.breakeven.node import Carried, estimated, simulated
+from capsim.breakeven.node import Carried, estimated, simulated, with_model_error
 from capsim.capacity.fleet import with_nodes
 from capsim.capacity.trials import OnTrial
 from capsim.catalog import Fact
 from capsim.errors import ScenarioError
 from capsim.experiment import SCHEMA_VERSION
-from capsim.prices import STALE, Price, is_stale, stale_notes
+from capsim.prices import STALE, Price, is_stale
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
 
@@ -52,7 +52,7 @@ def breakeven(
         The scenario has no SLO, no number of users misses it, or its node type has no price.
     Infeasible
         Not even one session is served inside the SLO.
-    Interrupted
+    KeyboardInterrupt
         Ctrl-C.
     """
     one_node = with_nodes(resolved, 1)
@@ -60,15 +60,20 @@ def breakeven(
     carried = estimated(one_node) if estimate else simulated(one_node, on_trial)
     load = load_of(resolved, carried)
     fleets = _fleets(offers, load, carried, spare_nodes)
+    error, ends = with_model_error(one_node, carried)
+    bounds = [{} if end is None else _fleets(offers, load, end, spare_nodes) for end in reversed(ends)]
     rated = {key: _rated(tier, carried, hit_rate) for key, tier in resolved.catalog.api_tiers.items()}
-    hosted = [_self_host(name, fleet, offers, load, carried) for name, fleet in fleets.items()]
-    tiers = [_tier(key, resolved, usd, load, carried, hit_rate, fleets) for key, usd in rated.items()]
+    hosted = [
+        _self_host(name, fleet, offers, load, carried) | {"monthly_usd_model_error": _bracket(name, bounds, load)}
+        for name, fleet in fleets.items()
+    ]
+    tiers = [_tier(key, resolved, usd, load, carried, hit_rate, fleets, bounds) for key, usd in rated.items()]
     return {
         "schema_version": SCHEMA_VERSION,
         "scenario": locked(resolved),
         "node": {
             "how": carried.how, "sessions": list(carried.sessions), "requests_per_s": carried.requests_per_s,
-            "hit_rate": carried.hit_rate, "availability": NODE_AVAILABILITY,
+            "model_error": error, "hit_rate": carried.hit_rate, "availability": NODE_AVAILABILITY,
             "tokens_per_request": {
                 "input": carried.input_tokens, "cached": carried.cached_tokens, "output": carried.output_tokens,
             },
@@ -125,6 +130,7 @@ def _self_host(
     fact = offers[name.removesuffix(", by the hour")][1]
     nodes = fleet.nodes(load.requests_per_s)
     mean_nodes = float(nodes.mean())
+    used = load.requests_per_s * np.array(load.hours) / (nodes * carried.requests_per_s)
     monthly = cost.monthly_cost(fleet.price, mean_nodes)
     flow = carried.tokens_per_s(load.requests_per_s)
     output = flow["output_tokens_per_s"]
@@ -134,9 +140,18 @@ def _self_host(
         "basis": fact.basis if fact else "the scenario's own", "as_of": str(fact.as_of) if fact else None,
         "nodes": int(nodes.max()), "mean_nodes": mean_nodes,
         "utilisation": load.requests_per_s / (mean_nodes * carried.requests_per_s),
+        "utilisation_by_hour": used.tolist(),
         "served_share": float(fleet.served_share(np.array(mean_nodes))),
         "cost": {**monthly, **cost.unit_costs(monthly["monthly_usd"], kinds)},
     }  # fmt: skip
+
+
+def _bracket(name: str, bounds: list[dict[str, Fleet]], load: Load) -> list[float | None]:
+    """Monthly cost where a node carries the most, and the least, that model error allows."""
+    ends = [fleets.get(name) for fleets in bounds]
+    return [
+        None if fleet is None else float(fleet.monthly_usd(fleet.nodes(load.requests_per_s).mean())) for fleet in ends
+    ]
 
 
 def _rated(tier: ApiTier, carried: Carried, hit_rate: float | None) -> float | None:
@@ -147,7 +162,7 @@ def _rated(tier: ApiTier, carried: Carried, hit_rate: float | None) -> float | N
 
 def _tier(
     key: str, resolved: Resolved, usd_per_request: float | None, load: Load, carried: Carried,
-    hit_rate: float | None, fleets: dict[str, Fleet],
+    hit_rate: float | None, fleets: dict[str, Fleet], bounds: list[dict[str, Fleet]],
 ) -> dict[str, Any]:  # fmt: skip
     """A tier's bill for what it serves of the load, and from which loads on each fleet is cheaper."""
     tier, fact = resolved.catalog.api_tiers[key], resolved.catalog.provenance["api_tiers", key]
@@ -160,6 +175,7 @@ def _tier(
         "bill": cost.api_bill(tier, carried.tokens_per_s(load.requests_per_s * served, hit_rate)),
         "break_even": {
             name: None if usd_per_request is None else _break_even(fleet, usd_per_request, carried)
+            | {"always_model_error": [_always(fleets.get(name), usd_per_request) for fleets in bounds]}
             for name, fleet in fleets.items()
         },
     }  # fmt: skip
@@ -173,6 +189,10 @@ def _break_even(fleet: Fleet, usd_per_request: float, carried: Carried) -> dict[
         else {"requests_per_s": per_s, "tokens_per_month": _tokens_per_month(per_s, carried)}
         for name, per_s in zip(names, cheaper_from(fleet, usd_per_request), strict=True)
     }
+
+
+def _always(fleet: Fleet | None, usd_per_request: float) -> float | None:
+    return None if fleet is None else cheaper_from(fleet, usd_per_request)[1]
 
 
 def _tokens_per_month(requests_per_s: float, carried: Carried) -> float:
@@ -196,13 +216,15 @@ def _curve(fleets: dict[str, Fleet], rated: dict[str, float | None], load: Load,
 def _warnings(
     resolved: Resolved, offers: dict[str, tuple[Price, Fact | None]], load: Load, hosted: list[dict[str, Any]]
 ) -> list[str]:
-    dated = {key: fact.as_of for key, (_, fact) in offers.items() if fact is not None}
-    on = resolved.scenario.as_of
-    notes = [*resolved.warnings, *stale_notes(dated, on)]
-    facts = {key: resolved.catalog.provenance["api_tiers", key] for key in resolved.catalog.api_tiers}
-    old = [key for key, fact in facts.items() if is_stale(fact.as_of, on or date.today())]
+    on, catalog = resolved.scenario.as_of, resolved.catalog
+    facts = {key: fact for key, (_, fact) in offers.items() if fact is not None}
+    facts |= {key: catalog.provenance["api_tiers", key] for key in catalog.api_tiers}
+    told = [resolved.basis[place][0] for place in ("price", "api_tier") if place in resolved.basis]
+    day = on or date.today()
+    old = [key for key, fact in facts.items() if key not in told and is_stale(fact.as_of, day)]
+    notes = list(resolved.warnings)
     if old:
-        notes.append(f"API prices more than {STALE.days} days old{f' on {on}' if on else ''}: {', '.join(old)}")
+        notes.append(f"other prices more than {STALE.days} days old{f' on {on}' if on else ''}: {', '.join(old)}")
     if max(row["nodes"] for row in hosted) > MOST_NODES:
         notes.append(f"break-even is sought up to {MOST_NODES:,} nodes, and the load takes more")
-    return list(dict.fromkeys(notes))
+    return notes

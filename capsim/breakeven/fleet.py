@@ -48,10 +48,14 @@ class Fleet:
 
     def usd_for_all(self, nodes: np.ndarray) -> np.ndarray:
         """Monthly cost of so many mean nodes over the share of the load that they serve, shape as ``nodes``."""
+        return self.monthly_usd(nodes) / self.served_share(nodes)
+
+    def monthly_usd(self, nodes: np.ndarray) -> np.ndarray:
+        """Of so many mean nodes, shape as ``nodes``."""
         least = self.price.quote.minimum_nodes if self.price.quote else 0
         some = max(1, least)
         monthly_usd: float = cost.monthly_cost(self.price, some)["monthly_usd"]
-        return np.maximum(nodes, least) * (monthly_usd / some) / self.served_share(nodes)
+        return np.maximum(nodes, least) * (monthly_usd / some)
 
     def served_share(self, nodes: np.ndarray) -> np.ndarray:
         """Of the load, what is served as nodes fail independently: all but E[(down - spare)+] / needed.

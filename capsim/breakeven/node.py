@@ -1,12 +1,15 @@
 """What one node carries inside the SLO, in requests a second and the tokens of a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from capsim.capacity import find_capacity
-from capsim.capacity.instant import demand_of
+from capsim.capacity.instant import Instant, demand_of, fleet_of, instant
 from capsim.capacity.sessions import guess
 from capsim.capacity.trials import OnTrial
 from capsim.errors import Infeasible
+from capsim.experiment import Interrupted
+from capsim.model_error import model_error
 from capsim.scenario import Resolved
 from capsim.workload.requests import sample_reused
 
@@ -46,10 +49,13 @@ def simulated(resolved: Resolved, on_trial: OnTrial) -> Carried:
         The scenario has no SLO, or no number of users misses it.
     Infeasible
         Not even one session is served inside the SLO.
-    Interrupted
-        Ctrl-C.
+    KeyboardInterrupt
+        Ctrl-C: half of a search is worth nothing here.
     """
-    found = find_capacity(resolved, on_trial)
+    try:
+        found = find_capacity(resolved, on_trial)
+    except Interrupted as stopped:
+        raise KeyboardInterrupt from stopped
     flow = found.at_limit.summary["throughput"]
     per_s = flow["requests_per_s"]
     tokens = [flow[f"{kind}_tokens_per_s"] / per_s for kind in ("input", "cached", "output")]
@@ -64,12 +70,36 @@ def estimated(resolved: Resolved) -> Carried:
     ScenarioError, Infeasible
         As above.
     """
-    first = guess(resolved)
+    first = guess(fleet_of(resolved))
     if not first.sessions:
         raise Infeasible("not even one session is served inside the SLO", remedies=["relax the SLO"])
     prompt, output = resolved.lengths
     caches = resolved.engine.prefix_caching and resolved.workload.in_sessions
     cached = float(sample_reused(resolved.workload, resolved.longest).mean()) if caches else 0.0
-    turnaround_s = first.latency["e2e_s"]["mean"] + demand_of(resolved).think_s
-    per_s = first.sessions / turnaround_s
+    per_s = _per_s(resolved, first)
     return Carried("closed form", (first.sessions, None), per_s, float(prompt.mean()), cached, float(output.mean()))
+
+
+def _per_s(resolved: Resolved, at: Instant) -> float:
+    """Requests a second of its sessions: N / (R + Z)."""
+    return at.sessions / (at.latency["e2e_s"]["mean"] + demand_of(resolved).think_s)
+
+
+def with_model_error(resolved: Resolved, carried: Carried) -> tuple[dict[str, Any], tuple[Carried | None, ...]]:
+    """What model error does to what a node carries: told, and the node at [low, high].
+
+    The ratio of the closed form with step times at an end of their error to that as they are. None for a low end that
+    serves nobody inside the SLO, and for a high end at which no number of users misses it.
+    """
+    error, as_is = model_error(resolved), instant(resolved)
+    assert as_is is not None
+    ends: list[Carried | None] = []
+    for factor in reversed(error.step_time):
+        moved = instant(replace(resolved, step_factor=factor))
+        ratio = 0.0 if moved is None else _per_s(resolved, moved) / _per_s(resolved, as_is)
+        ends.append(replace(carried, requests_per_s=ratio * carried.requests_per_s) if ratio > 0 else None)
+    told = {
+        "basis": error.basis, "source": error.source, "figures": error.figures, "step_time": list(error.step_time),
+        "requests_per_s": [end and end.requests_per_s for end in ends],
+    }  # fmt: skip
+    return told, tuple(ends)

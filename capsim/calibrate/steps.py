@@ -31,6 +31,16 @@ def fit_steps(rows: Sequence[Step]) -> StepCoefficients:
     return StepCoefficients(**dict(zip(COEFFICIENTS, fitted.tolist(), strict=True)))
 
 
+def domain_of(rows: Sequence[Step]) -> dict[str, tuple[float, float]]:
+    """The least and the most of what steps did, by the names of ``MeasuredSteps.domain``."""
+    decoding = [row for row in rows if row.decode_sequences] or rows
+    sizes: dict[str, list[float]] = {
+        "sequences": [row.decode_sequences for row in decoding], "kv_tokens": [row.kv_tokens for row in decoding],
+        "tokens": [row.decode_sequences + row.prefill_tokens for row in rows],
+    }  # fmt: skip
+    return {name: (float(min(found)), float(max(found))) for name, found in sizes.items()}
+
+
 def predict_steps(coefficients: StepCoefficients, rows: Sequence[Step]) -> np.ndarray:
     """Seconds of each step, shape (n,)."""
     return columns_of(rows) @ np.array([getattr(coefficients, name) for name in COEFFICIENTS])

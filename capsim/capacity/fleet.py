@@ -1,5 +1,6 @@
 """The fleet for a number of users: simulated whole behind its router, and with one node down at the peak."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,20 @@ def size_for(resolved: Resolved, users: int, per_node: int, on_trial: OnTrial) -
             trials.replicate(nodes, resolved.scenario.replications)
         return trials.passes(nodes)
 
-    down, up = 0, max(1, -(-users // per_node))
+    up = smallest(passes, -(-users // per_node))
+    passes(up + 1)
+    return {"nodes": up + 1, "whole": _seen(trials, up + 1), "one_down": _seen(trials, up)}
+
+
+def smallest(passes: Callable[[int], bool], guess: int) -> int:
+    """The smallest number of nodes that passes, sought from ``guess`` on.
+
+    Raises
+    ------
+    Infeasible
+        None up to ``MOST_NODES`` does.
+    """
+    down, up = 0, max(1, guess)
     while not passes(up):
         down, up = up, up + max(1, up // 8)
         if up > MOST_NODES:
@@ -40,8 +54,7 @@ def size_for(resolved: Resolved, users: int, per_node: int, on_trial: OnTrial) -
     while up - down > 1:
         middle = max(down + 1, up - max(1, (up - down) // 4))
         down, up = (down, middle) if passes(middle) else (middle, up)
-    passes(up + 1)
-    return {"nodes": up + 1, "whole": _seen(trials, up + 1), "one_down": _seen(trials, up)}
+    return up
 
 
 def with_nodes(resolved: Resolved, nodes: int) -> Resolved:

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass, replace
 
-from capsim.capacity.instant import Instant, fleet_of, instant, met_pause_s
+from capsim.capacity.instant import Instant, at_limit, fleet_of, met_pause_s
 from capsim.capacity.traced import with_drawn_sessions
 from capsim.capacity.trials import OnTrial, Trials, find
 from capsim.errors import Infeasible, ScenarioError
+from capsim.estimate.users import Fleet
 from capsim.experiment import Run
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
@@ -53,21 +54,18 @@ def find_capacity(resolved: Resolved, on_trial: OnTrial = lambda sessions, run: 
         Ctrl-C.
     """
     resolved = with_drawn_sessions(resolved)
-    return search(resolved, guess(resolved), session_trials(resolved, on_trial))
+    return search(resolved, guess(fleet_of(resolved)), session_trials(resolved, on_trial))
 
 
-def guess(resolved: Resolved) -> Instant:
+def guess(fleet: Fleet) -> Instant:
     """The closed form's answer.
 
     Raises
     ------
     ScenarioError
-        The scenario has no SLO, or no number of users misses it.
+        No number of users misses the SLO.
     """
-    if resolved.scenario.slo is None:
-        hint = "add slo: {ttft_s: 1 s, tpot_s: 50 ms}"
-        raise ScenarioError.one("a plan needs a latency target", key="slo", hint=hint)
-    first = instant(resolved)
+    first = at_limit(fleet)
     if first is None:
         message = "no number of users misses it: the batch cap keeps every answer inside"
         raise ScenarioError.one(message, key="slo", hint="add ttft_s or e2e_s")

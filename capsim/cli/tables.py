@@ -19,12 +19,16 @@ def render_run(summary: dict[str, Any], format_: str) -> str:
         return to_json(summary)
     if format_ == "csv":
         return csv_text({key: value for key, value in summary.items() if key not in ("scenario", "basis")})
-    blocks = [
+    return document_text(run_blocks(summary), notes(summary["warnings"]), format_)
+
+
+def run_blocks(summary: dict[str, Any]) -> list[Rows]:
+    """A run's summary as tables."""
+    return [
         _run_head(summary), latency_rows(summary), _turn_rows(summary["turns"]), _session_rows(summary["sessions"]),
         _fleet_rows(summary), cost_rows(summary["cost"]), _api_rows(summary["api"]),
         basis_rows(summary["basis"]),
     ]  # fmt: skip
-    return document_text(blocks, notes(summary["warnings"]), format_)
 
 
 def _run_head(summary: dict[str, Any]) -> Rows:
@@ -99,7 +103,7 @@ def _limits(target: dict[str, float]) -> str:
 def latency_rows(summary: dict[str, Any]) -> Rows:
     """Means and percentiles; the two kinds of uncertainty stand apart."""
     latency = summary.get("latency", summary)
-    error = summary["model_error"] if "latency" not in summary else None
+    error = None if "latency" in summary else summary.get("model_error")
     rows = [["", *PERCENTILES, "95 % interval of the mean", *(["mean with model error"] if error else [])]]
     for name in LATENCIES:
         values = latency[name]
@@ -183,7 +187,8 @@ def cost_rows(cost: dict[str, Any], what: str = "Monthly cost") -> Rows:
     for line in cost["lines"]:
         known = line["unit_usd"] is not None
         each, monthly = (f"${line['unit_usd']:,.4g}", units.usd(line["monthly_usd"])) if known else ("unknown", "")
-        rows.append([line["name"], f"{line['quantity']:,.4g}", line["unit"], each, monthly])
+        quantity = format(line["quantity"], ",.0f" if line["quantity"] >= 10_000 else ",.4g")
+        rows.append([line["name"], quantity, line["unit"], each, monthly])
     if cost["monthly_usd"] is None:
         missing = ", ".join(line["name"] for line in cost["lines"] if line["unit_usd"] is None)
         return [*rows, [f"total without {missing}", "", "", "", units.usd(cost["known_usd"])]]

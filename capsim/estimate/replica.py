@@ -5,7 +5,7 @@ nothing of the hardware. So with faster steps, more KV blocks or a looser target
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,26 @@ from capsim.llm import KVStream
 from capsim.slo import SLO
 from capsim.steptime import Batch, PrefillChunk, StepTimeModel
 
-LENGTHS = 24
 SMALL_MEAN = 8
-INSIDE = np.unique(np.geomspace(1, 1 << 16, 80).astype(int))
-"""Numbers of requests in a replica that are looked at; in between everything is taken as linear."""
+MOST_INSIDE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Numbers of requests in a replica that are looked at, shape (g,), and how many lengths of prompts beside them; in
+    between everything is taken as linear."""
+
+    inside: np.ndarray
+    lengths: int
+
+    @classmethod
+    def of(cls, numbers: int, lengths: int) -> "Grid":
+        return cls(np.unique(np.geomspace(1, MOST_INSIDE, numbers).astype(int)), lengths)
+
+
+FINE = Grid.of(64, 16)
+COARSE = Grid.of(24, 6)
+"""``FINE`` is within 2 % of ever finer ones; ``COARSE`` tells which of two is better, in a quarter of the time."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +52,35 @@ class Replica:
     reserved: bool
     caches_prefixes: bool
     demand: Demand
+    grid: Grid = FINE
+    looked: "dict[tuple[float, float], Seen]" = field(default_factory=dict)
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """Numbers of requests in it that are looked at, shape (g,)."""
+        return self.grid.inside
 
     @cached_property
     def batch(self) -> np.ndarray:
         """Requests that run, shape (g,), if memory is no limit."""
-        return np.minimum(INSIDE, self.max_num_seqs)
+        return np.minimum(self.inside, self.max_num_seqs)
+
+    @cached_property
+    def steps(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Lengths of prompts, shape (l,), and seconds of steps: decoding alone, shape (g,), with a prompt of each
+        length beside, shape (g, l), and of each such prompt alone, shape (l,)."""
+        longest, context = self.demand.prompt_tokens.max() + 1, int(self.demand.reused_tokens.mean())
+        lengths = np.unique(np.geomspace(1, longest, self.grid.lengths).astype(int))
+        chunks = [(PrefillChunk(length, context),) for length in lengths.tolist()]
+
+        def step_s(decoding: int, prompt: tuple[PrefillChunk, ...]) -> float:
+            entries = tuple(decoding * read for read in self.reads)
+            return self.step_time.step_time(Batch(decoding, entries, prompt, len(prompt))).total_s
+
+        distinct, at = np.unique(self.batch, return_inverse=True)
+        decode_s = np.array([step_s(batch, ()) for batch in distinct.tolist()])
+        mixed_s = np.array([[step_s(batch - 1, one) for one in chunks] for batch in distinct.tolist()])
+        return lengths, decode_s[at], mixed_s[at], np.array([step_s(0, one) for one in chunks])
 
     @cached_property
     def reads(self) -> list[float]:
@@ -89,7 +129,7 @@ class Replica:
     @cached_property
     def behind(self) -> np.ndarray:
         """How many must end before each request has a place, shape (g, n)."""
-        return (INSIDE[:, None] - self.places).clip(min=0)
+        return (self.inside[:, None] - self.places).clip(min=0)
 
     @cached_property
     def turns(self) -> np.ndarray:
@@ -99,7 +139,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Seen:
-    """Latencies of the sample with ``INSIDE`` requests in the replica, shape (g, n), and the requests that end each
+    """Latencies of the sample with ``inside`` requests in the replica, shape (g, n), and the requests that end each
     second, shape (g,)."""
 
     per_s: np.ndarray
@@ -116,8 +156,18 @@ class Seen:
         return np.minimum.accumulate(inside.mean(axis=1))
 
 
-def seen(replica: Replica, cached_tokens: np.ndarray) -> Seen:
-    """What each request of the sample sees beside others of its kind; ``cached_tokens`` has shape (n,).
+def seen(replica: Replica, remembered_s: float, found: float) -> Seen:
+    """What each request of the sample sees beside others of its kind, where a prefix cache keeps a context for
+    ``remembered_s`` and a session comes back to its own with chance ``found``."""
+    if (remembered_s, found) not in replica.looked:
+        nothing = np.zeros(len(replica.demand.prompt_tokens), dtype=int)
+        cached = replica.demand.cached_tokens(remembered_s, found) if replica.caches_prefixes else nothing
+        replica.looked[remembered_s, found] = _seen(replica, cached)
+    return replica.looked[remembered_s, found]
+
+
+def _seen(replica: Replica, cached_tokens: np.ndarray) -> Seen:
+    """``cached_tokens`` has shape (n,).
 
     A batch of b turns over once in as many steps as a request has tokens, L on average. So a request of l tokens meets
     the prompts of about (b - 1) l / L others, a Poisson number; steps that compute a prompt take longer by it. Before
@@ -142,7 +192,8 @@ def seen(replica: Replica, cached_tokens: np.ndarray) -> Seen:
     per_s = _per_s(steps, np.minimum(replica.batch, np.median(replica.places)), mean_output)
     if replica.max_num_seqs == 1:
         service_s = alone_s + (demand.output_tokens[demand.comers] - 1) * steps.decode_s[0]
-        ttft_s = np.where(replica.behind > 0, luck[3] * service_s[:, start], 0) + steps.own_s
+        found_s = steps.prompt_s[None, demand.running] + (demand.output_tokens[demand.running] - 1) * steps.decode_s[0]
+        ttft_s = np.where(replica.behind > 0, luck[3] * found_s, 0) + steps.own_s
         ttft_s += _sum(service_s, start + 1, (replica.behind - 1).clip(min=0))
     else:
         ttft_s += replica.turns / per_s[:, None]
@@ -164,26 +215,24 @@ class Steps:
     @classmethod
     def of(cls, replica: Replica, cached_tokens: np.ndarray) -> "Steps":
         new = (replica.demand.prompt_tokens - cached_tokens).clip(min=1)
-        context = int(replica.demand.reused_tokens.mean())
-        lengths = np.unique(np.geomspace(1, replica.demand.prompt_tokens.max() + 1, LENGTHS).astype(int))
-        chunks = [(PrefillChunk(length, context),) for length in lengths.tolist()]
-
-        def step_s(decoding: int, prompt: tuple[PrefillChunk, ...]) -> float:
-            entries = tuple(decoding * read for read in replica.reads)
-            return replica.step_time.step_time(Batch(decoding, entries, prompt, len(prompt))).total_s
-
-        distinct, at = np.unique(replica.batch, return_inverse=True)
-        decode_s = np.array([step_s(batch, ()) for batch in distinct.tolist()])
-        mixed_s = [np.interp(new, lengths, [step_s(batch - 1, one) for one in chunks]) for batch in distinct.tolist()]
-        rising, rising_mixed = np.maximum.accumulate(decode_s)[at], np.maximum.accumulate(np.array(mixed_s))[at]
+        lengths, decode_s, mixed_s, alone_s = replica.steps
+        rising, rising_mixed = (np.maximum.accumulate(each) for each in (decode_s, _between(mixed_s, lengths, new)))
         more = np.ceil(new / replica.max_num_batched_tokens) - 1
-        alone_s = np.interp(new, lengths, [step_s(0, one) for one in chunks])
-        return cls(rising, rising_mixed, alone_s, rising_mixed + more * rising[:, None])
+        return cls(rising, rising_mixed, _between(alone_s, lengths, new), rising_mixed + more * rising[:, None])
 
     def longest_s(self, met: np.ndarray) -> np.ndarray:
         """The longest of so many steps with a prompt: of m like draws about the quantile m / (m + 1)."""
         place = (met / (met + 1) * (self.mixed_s.shape[1] - 1)).astype(int)
         return np.take_along_axis(np.sort(self.mixed_s, axis=1), place, axis=1)
+
+
+def _between(seconds: np.ndarray, lengths: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Seconds at ``new`` tokens, shape (..., n), linear between ``lengths``, shape (..., l)."""
+    if len(lengths) == 1:
+        return np.repeat(seconds, len(new), axis=-1)
+    above = np.searchsorted(lengths, new).clip(1, len(lengths) - 1)
+    part = ((new - lengths[above - 1]) / (lengths[above] - lengths[above - 1])).clip(0, 1)
+    return (1 - part) * seconds[..., above - 1] + part * seconds[..., above]
 
 
 def _per_s(steps: Steps, batch: np.ndarray, mean_output: float) -> np.ndarray:

@@ -1,10 +1,10 @@
 """How many users are served inside an SLO, by a birth-death chain: they think, come into the replicas, and go."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from capsim.estimate.replica import INSIDE, Replica, Seen, seen
+from capsim.estimate.replica import Replica, Seen, seen
 from capsim.queueing import birth_death
 from capsim.slo import SLO
 from capsim.stats import weighted_quantiles
@@ -25,13 +25,12 @@ class Fleet:
     replicas: int
     balanced: bool
     found: float
-    _seen: dict[float, Seen] = field(default_factory=dict)
 
     def goodput(self, users: int) -> float:
         """Share of requests inside the SLO; falls with users."""
         shares, in_replica, what = self._found(users)
         good = what.good(self.slo, self.replica.demand.later)
-        return float(shares @ np.interp(in_replica, INSIDE, good))
+        return float(shares @ np.interp(in_replica, self.replica.inside, good))
 
     def most_users(self) -> int | None:
         """The most users that keep the SLO: 0 if not even one does, None if there is no most."""
@@ -50,12 +49,18 @@ class Fleet:
         shares, in_replica, _ = self._found(users)
         return float(shares @ (in_replica * self.replicas)) - 1
 
+    def requests_per_s(self, users: int) -> float:
+        """Requests that end each second, while one of the users is inside."""
+        shares, in_replica, what = self._found(users)
+        ends_per_s = np.interp(in_replica, np.append(0, self.replica.inside), np.append(0.0, what.per_s))
+        return float(shares @ ends_per_s) * min(self.replicas, users)
+
     def latency(self, users: int) -> dict[str, dict[str, float]]:
         """Mean and percentiles of TTFT, TPOT and E2E."""
         shares, in_replica, what = self._found(users)
-        above = np.searchsorted(INSIDE, in_replica).clip(max=len(INSIDE) - 1)
-        weights = np.bincount(above, weights=shares, minlength=len(INSIDE))
-        rows = weights > 1e-9
+        above = np.searchsorted(self.replica.inside, in_replica).clip(max=len(self.replica.inside) - 1)
+        weights = np.bincount(above, weights=shares, minlength=len(self.replica.inside))
+        rows = weights > 1e-6
         result = {}
         for name in ("ttft_s", "tpot_s", "e2e_s"):
             values = getattr(what, name)[rows]
@@ -79,7 +84,7 @@ class Fleet:
         think_s = self.replica.demand.think_s
         if think_s <= 0:
             return (found == found[-1]).astype(float), in_replica, what
-        death = parts * np.interp(found[1:] / parts, np.append(0, INSIDE), np.append(0.0, what.per_s))
+        death = parts * np.interp(found[1:] / parts, np.append(0, self.replica.inside), np.append(0.0, what.per_s))
         return birth_death((others - found[:-1]) / think_s, death), in_replica, what
 
     def _look(self, users: int) -> Seen:
@@ -87,8 +92,4 @@ class Fleet:
         remembered_s = np.inf
         if replica.caches_prefixes and demand.sessions_return:
             remembered_s = demand.remembered_s(users, replica.blocks * self.replicas, replica.left_blocks)
-        if remembered_s not in self._seen:
-            nothing = np.zeros(len(demand.prompt_tokens), dtype=int)
-            cached = demand.cached_tokens(remembered_s, self.found) if replica.caches_prefixes else nothing
-            self._seen[remembered_s] = seen(replica, cached)
-        return self._seen[remembered_s]
+        return seen(replica, remembered_s, self.found)

@@ -9,6 +9,7 @@ from typing import Any
 from capsim.errors import ScenarioError
 from capsim.kernel_tables import work
 from capsim.measurements import SCHEMA, VERSION
+from capsim.whole_file import write_whole
 
 Row = dict[str, Any]
 # Bytes of a K and a V element, and of a parameter; those of the catalog's formats are the catalog's.
@@ -47,11 +48,7 @@ class Imported:
         if not self.rows:
             reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in self.left_out.items())
             raise ScenarioError.one(f"nothing was imported ({reasons or 'no rows'})", path=path)
-        try:
-            with path.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in (self.header, *self.rows))
-        except OSError as error:
-            raise ScenarioError.one(f"cannot be written: {error.strerror}", path=path) from error
+        write_whole(path, (json.dumps(row) + "\n" for row in (self.header, *self.rows)))
 
 
 def kernel_row(op: str, kernel: str, shape: Row, seconds: float) -> Row:

@@ -10,26 +10,28 @@ import numpy as np
 from capsim import units
 from capsim.catalog import Catalog, Fact
 from capsim.engine_spec import EngineSpec
-from capsim.errors import Infeasible, Problem, ScenarioError
+from capsim.errors import Infeasible, Problem, ScenarioError, did_you_mean
 from capsim.hardware import Node
 from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec
 from capsim.memory import memory_budget
-from capsim.parallelism import Parallelism, divides
+from capsim.parallelism import Parallelism, divides, layouts
 from capsim.prices import Price, stale_notes
 from capsim.scenario.calibration import calibration_of, graded
 from capsim.scenario.notes import session_notes, trace_notes
 from capsim.scenario.own_facts import catalog_of
 from capsim.scenario.presets import DRAWN_BY_PRESET, apply_preset, inline_profiles
 from capsim.scenario.resolved import Resolved
-from capsim.scenario.spec import Scenario
+from capsim.scenario.spec import ALL, Scenario
 from capsim.source import Source, load, override, validate
 from capsim.workload.traces import Trace, read_trace
 from capsim.workload.traces.follow import why_not_closed
 
 
-def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
+def resolve(path: Path | str, overrides: Sequence[str] = (), *, own_files: bool = True) -> Resolved:
     """Read a scenario file, apply ``path=value`` overrides and look everything up.
+
+    Without ``own_files`` it may name no file: a stranger's scenario must not make this machine read its own.
 
     Raises
     ------
@@ -38,7 +40,23 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
     Infeasible
         The model, or every request, is too large for the node.
     """
+    return _checked_lengths(_look_up(*_read(path, overrides, own_files)))
+
+
+def scenario_of(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
+    """A scenario file as it stands once its preset is filled in, whether or not it fits its node.
+
+    Raises
+    ------
+    ScenarioError
+        Mistakes in the file or the overrides.
+    """
+    return _read(path, overrides)[0]
+
+
+def _read(path: Path | str, overrides: Sequence[str], own_files: bool = True) -> "tuple[Scenario, _Lookup]":
     source = load(Path(path))
+    source.own_files = own_files
     for assignment in overrides:
         override(source, assignment)
     _keep_set_length(source)
@@ -51,7 +69,19 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
         raise ScenarioError([*error.problems, *mistakes]) from error
     if mistakes:
         raise ScenarioError(mistakes)
-    return _checked_lengths(_look_up(scenario, _Lookup(source, catalog, preset)))
+    return scenario, _Lookup(source, catalog, preset)
+
+
+def variant(resolved: Resolved, overrides: Sequence[str]) -> Resolved:
+    """The same scenario resolved again, with more overrides; what was replaced in ``resolved`` since is not kept.
+
+    Raises
+    ------
+    ScenarioError, Infeasible
+        As ``resolve``.
+    """
+    assert resolved.path is not None
+    return resolve(resolved.path, [*resolved.overrides, *overrides])
 
 
 def _keep_set_length(source: Source) -> None:
@@ -93,6 +123,7 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
     model = find.get("models", scenario.model, "model")
     node = find.get("nodes", scenario.node, "node")
     kv_format = find.get("kv_formats", scenario.kv_format, "kv_format")
+    _check_candidates(scenario, find)
     _check_workload(scenario, find)
     trace = _trace(scenario, find)
     find.check()
@@ -125,13 +156,22 @@ def _look_up(scenario: Scenario, find: _Lookup) -> Resolved:
             Resolved(
                 scenario, scenario.workload, trace, model, weights, kv_format, node, device, engine, efficiency, price,
                 layout, budget, dict(find.basis), find.catalog.devices[efficiency.device], find.catalog, warnings,
-                api_tier,
+                api_tier, path=find.source.path, overrides=tuple(find.source.overrides.values()),
             )
         )  # fmt: skip
 
     if scenario.parallelism is None:
         return _best_layout(model, node, scenario, at)
     return at(_pinned_layout(scenario, model, node, find))
+
+
+def _check_candidates(scenario: Scenario, find: _Lookup) -> None:
+    """The names that a plan may choose from."""
+    for kind, names in (("nodes", scenario.plan.nodes), ("kv_formats", scenario.plan.kv_formats)):
+        known = getattr(find.catalog, kind)
+        for name in names:
+            if name != ALL and name not in known:
+                find.complain(f"unknown {name!r}", "plan", kind, hint=did_you_mean(name, list(known)))
 
 
 def _check_workload(scenario: Scenario, find: _Lookup) -> None:
@@ -244,12 +284,10 @@ def _pinned_layout(scenario: Scenario, model: ModelSpec, node: Node, find: _Look
 
 def _best_layout(model: ModelSpec, node: Node, scenario: Scenario, at: Callable[[Parallelism], Resolved]) -> Resolved:
     """The layout that serves most inside the SLO's TPOT, by the closed form; the widest tp if none fits, to say why."""
-    widths = [tp for tp in range(1, node.devices + 1) if node.devices % tp == 0 and divides(model, tp)]
-    spreads = (False, True) if model.experts and node.devices > 1 else (False,)
     tpot_s = (scenario.slo.tpot_s if scenario.slo else None) or np.inf
     found: list[tuple[tuple[bool, float, int], Resolved]] = []
     failure: Infeasible | None = None
-    for layout in (Parallelism(tp, node.devices // tp, expert) for tp in widths for expert in spreads):
+    for layout in layouts(model, node.devices):
         try:
             candidate = at(layout)
         except Infeasible as error:

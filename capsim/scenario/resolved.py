@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -36,8 +37,8 @@ class Resolved:
 
     ``engine`` carries the scenario's scheduler settings; ``basis`` names, for each part, the catalog key and the fact
     behind it; ``warnings`` are what a reader of the result should know; ``measured_on`` is the device that
-    ``efficiency`` is of, ``catalog`` where the names were found, ``api_tier`` a hosted model to compare with. Step
-    times are taken ``step_factor`` times as long, to see what an error of theirs does.
+    ``efficiency`` is of, ``api_tier`` a hosted model to compare with. Step times are taken ``step_factor`` times as
+    long, to see what an error of theirs does. ``path``, ``overrides`` and ``catalog`` are what it was resolved from.
     """
 
     scenario: Scenario
@@ -59,10 +60,17 @@ class Resolved:
     warnings: tuple[str, ...] = ()
     api_tier: ApiTier | None = None
     step_factor: float = 1.0
+    path: Path | None = None
+    overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.scenario.name or f"{self.scenario.model} on {self.scenario.node}"
+
+    @property
+    def replays(self) -> bool:
+        """Whether a trace comes as it was recorded: nothing of it is drawn."""
+        return self.trace is not None and self.workload.arrival is None
 
     @property
     def replicas(self) -> int:
@@ -102,7 +110,8 @@ class Resolved:
             these = (self.model.name, self.weights.name, self.kv_format.name)
             for steps in measured.whole_steps:
                 if (steps.model, steps.weights, steps.kv_format) == these:
-                    return WholeStep(self.model, carried_over(steps.coefficients, self.measured_on, self.device))
+                    coefficients = carried_over(steps.coefficients, self.measured_on, self.device)
+                    return WholeStep(self.model, coefficients, steps.domain)
         return Calibrated(*what, self.measured_on) if measured.kernels else Roofline(*what)
 
     @cached_property

@@ -4,7 +4,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    WrapSerializer,
+    model_validator,
+)
 
 from capsim.hardware import Bytes, BytesPerSecond
 from capsim.prices import OwnPrice, Quote
@@ -83,10 +92,79 @@ class PriceSpec(_Spec):
         return self
 
 
+ALL = "all"
+BATCH_CAPS = tuple(1 << power for power in range(3, 11))
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+Caps = Annotated[tuple[PositiveInt, ...], BeforeValidator(lambda v: BATCH_CAPS if v == ALL else v)]
+Layouts = Annotated[
+    tuple[ParallelismSpec, ...] | None,
+    BeforeValidator(lambda v: () if v == ALL else v),
+    WrapSerializer(lambda v, handler: ALL if v == () else handler(v)),
+]
+"""None where the scenario's own stands, empty for all."""
+
+
 class PlanSpec(_Spec):
-    """What ``plan`` is asked: how many nodes carry ``users`` attached sessions."""
+    """What ``plan`` is asked: how many nodes carry ``users`` attached sessions, and which fleets may be chosen from.
+
+    The users are spread over ``sites``, each with a fleet of its own, and grow by ``growth_per_month``. A list that is
+    left out leaves what the scenario itself says; ``all`` stands for every one that there is.
+    """
 
     users: PositiveInt | None = None
+    sites: PositiveInt = 1
+    growth_per_month: float = Field(0, ge=0, le=1)
+    nodes: Names = ()
+    kv_formats: Names = ()
+    parallelism: Layouts = None
+    max_num_seqs: Caps = ()
+
+    @model_validator(mode="after")
+    def _of_users(self) -> "PlanSpec":
+        if self.users is None and (self.sites > 1 or self.growth_per_month):
+            raise ValueError("sites and growth_per_month are of users: give users as well")
+        return self
+
+
+Factor = Annotated[float, Field(gt=0)]
+
+
+class PricePath(_Spec):
+    """How flexible prices move from today's: to a ``factor`` of them within ``over_months``, evenly in logs, and no
+    further; of a range each sample draws one, evenly in logs. Or by ``monthly`` factors, the last of which stays.
+
+    ``volatility`` is the yearly standard deviation of the logarithm around that, by independent months.
+    """
+
+    factor: Factor | tuple[Factor, Factor] | None = None
+    over_months: Factor = 12
+    monthly: tuple[Factor, ...] | None = Field(None, min_length=1)
+    volatility: float = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "PricePath":
+        if (self.factor is None) == (self.monthly is None):
+            raise ValueError("give one of: a factor (or a range of them), monthly factors")
+        if isinstance(self.factor, tuple) and self.factor[0] > self.factor[1]:
+            raise ValueError("a range of factors begins with the lower one")
+        return self
+
+
+class ContractSpec(_Spec):
+    """What ``contract`` is asked: quotes by name, against a ``flexible`` price of the catalog (of nodes or of an API).
+
+    The load grows by ``growth_per_year``, give or take ``growth_volatility`` (yearly, of its logarithm); money of next
+    year is worth 1 / (1 + ``discount_rate``) of today's.
+    """
+
+    flexible: str | None = None
+    offers: dict[str, Quote] = {}
+    paths: dict[str, PricePath] = {}
+    horizon_months: Annotated[int, Field(ge=1, le=120)] = 36
+    growth_per_year: float = Field(0, gt=-1)
+    growth_volatility: float = Field(0, ge=0)
+    discount_rate: float = Field(0.08, ge=0)
+    samples: Annotated[int, Field(ge=2, le=100_000)] = 2000
 
 
 class Scenario(_Spec):
@@ -129,8 +207,10 @@ class Scenario(_Spec):
     workload: Workload
     slo: SLO | None = None
     plan: PlanSpec = PlanSpec()
+    contract: ContractSpec = ContractSpec()
     seed: NonNegativeInt = 1
     replications: PositiveInt = 5
+    precision: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _no_endless_retry(self) -> "Scenario":

@@ -1,5 +1,6 @@
 """How long one engine step takes: what goes in, what comes out."""
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 FOREVER = 1 << 60
@@ -66,4 +67,12 @@ class StepTimeModel(Protocol):
 
     def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
         """A decode step, by how many seconds each later one takes longer, and for how many steps that holds."""
+        ...
+
+    def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
+        """What of a run lies outside the sizes that were measured, in words.
+
+        ``contexts`` are the longest mean contexts by the number of sequences that decoded, ``tokens`` the most of a
+        step.
+        """
         ...

@@ -1,5 +1,7 @@
 """Attention as one masked product over all sequences of a step, where an engine does not attend each apart."""
 
+from collections.abc import Mapping
+
 from capsim.steptime import Batch, PrefillChunk, StepTime, StepTimeModel
 
 
@@ -17,6 +19,9 @@ class OneProduct:
 
     def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
         return self._model.decode_run(batch)
+
+    def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
+        return self._model.beyond(contexts, tokens)
 
 
 def _in_one(batch: Batch) -> Batch:

@@ -4,6 +4,7 @@ Summing the two fitted whole-step measurements better than taking the larger (10
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class Roofline:
         self._weigh_links()
         expert_layers = model.experts.layers if model.experts else 0
         self._step_s = efficiency.step_s + efficiency.layer_s * model.layers + efficiency.expert_layer_s * expert_layers
+        compressed = model.layers - kv_format.uncompressed_layers
+        self._step_s += efficiency.kv_layer_s.get(kv_format.name, 0.0) * max(0.0, compressed)
 
     def step_time(self, batch: Batch) -> StepTime:
         """Seconds of one step of this replica."""
@@ -79,6 +82,10 @@ class Roofline:
         for count, (read_s, decode_s) in zip(batch.read_growth, self._decode_s, strict=True):
             growth_s += count * (read_s + decode_s)
         return self.step_time(batch), growth_s, FOREVER
+
+    def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
+        """Nothing: a roofline has no sizes that it was measured at."""
+        return []
 
     def _weigh_attention(self, kv_format: KVFormat, flops: float) -> None:
         """Seconds to read an entry of each stream in all its layers, to compute with it, and to write a token's."""

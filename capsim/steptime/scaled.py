@@ -1,5 +1,7 @@
 """Step times as they would be were the model off by a factor."""
 
+from collections.abc import Mapping
+
 from capsim.steptime import Batch, StepTime, StepTimeModel
 
 
@@ -16,6 +18,9 @@ class Scaled:
     def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
         first, growth_s, steps = self._model.decode_run(batch)
         return self._scaled(first), growth_s * self._factor, steps
+
+    def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
+        return self._model.beyond(contexts, tokens)
 
     def _scaled(self, step: StepTime) -> StepTime:
         attention, experts, dense, collectives, overhead, bound = step

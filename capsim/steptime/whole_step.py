@@ -1,9 +1,17 @@
 """Step time as whole steps of an engine were measured: linear in what a step does, without a look inside."""
 
+from collections.abc import Mapping
+
 from capsim.hardware import Device
 from capsim.llm import ModelSpec
 from capsim.measured import StepCoefficients
 from capsim.steptime import FOREVER, Batch, Bound, StepTime
+from capsim.steptime.domain import Range, outside
+
+WORDS = {
+    "sequences": "batches of {:,.0f} lie", "kv_tokens": "steps that read {:,.0f} KV tokens lie",
+    "tokens": "steps of {:,.0f} tokens lie",
+}  # fmt: skip
 
 
 class WholeStep:
@@ -18,11 +26,14 @@ class WholeStep:
         The model reads something else than its whole context: its reads are not ΣKV.
     """
 
-    def __init__(self, model: ModelSpec, coefficients: StepCoefficients) -> None:
+    def __init__(
+        self, model: ModelSpec, coefficients: StepCoefficients, domain: Mapping[str, Range] | None = None
+    ) -> None:
         if len(model.streams) != 1 or model.streams[0].has_kinks or model.streams[0].ratio != 1:
             raise ValueError(f"whole steps are measured in tokens of context, of which {model.name} does not read all")
         self.model = model
         self.coefficients = coefficients
+        self.domain = domain or {}
 
     def step_time(self, batch: Batch) -> StepTime:
         """Seconds of one step of this replica."""
@@ -41,6 +52,18 @@ class WholeStep:
     def decode_run(self, batch: Batch) -> tuple[StepTime, float, int]:
         """A decode step and its growth a step: what each further token of context costs."""
         return self.step_time(batch), self.coefficients.kv_token_s * batch.read_growth[0], FOREVER
+
+    def beyond(self, contexts: Mapping[int, float], tokens: int) -> list[str]:
+        """Sizes outside those of the steps that were measured."""
+        reached = {"tokens": (float(tokens), float(tokens))}
+        if contexts:
+            reads = max(sequences * context for sequences, context in contexts.items())
+            reached |= {"sequences": (min(contexts), max(contexts)), "kv_tokens": (reads, reads)}
+        notes = []
+        for size, what in WORDS.items():
+            if size in self.domain and size in reached:
+                notes += outside(what, reached[size], self.domain[size], "the fitted line goes on")
+        return notes
 
 
 def carried_over(coefficients: StepCoefficients, measured_on: Device, device: Device) -> StepCoefficients:

@@ -1,0 +1,109 @@
+"""One point: what tells it from every other, and its figures."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from capsim import __version__
+from capsim.capacity.plan import plan
+from capsim.errors import Infeasible, ScenarioError
+from capsim.experiment import run
+from capsim.glossary import LATENCIES
+from capsim.scenario import resolve
+from capsim.scenario.lock import locked
+from capsim.sweep.spec import Point, assignments
+
+Row = dict[str, Any]
+PERCENTILES = ("mean", "p50", "p95", "p99")
+
+
+def hash_of(task: str, scenario: Path, point: Point) -> str:
+    """Hash of all that its figures follow from; of its text, where that cannot be resolved."""
+    try:
+        lock = locked(resolve(scenario, assignments(point)))
+    except (ScenarioError, Infeasible) as error:
+        lock = {"capsim": __version__, "point": point, "error": str(error)}
+    return hashlib.sha256(json.dumps([task, point, lock], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def run_point(task: str, scenario: Path, point: Point) -> Row:
+    """Simulate one point. A point that cannot be simulated is a row with the reason, not an error."""
+    try:
+        resolved = resolve(scenario, assignments(point))
+        if task == "plan":
+            return {"status": "done", "reason": "", **of_plan(plan(resolved, lambda *_: None)[0])}
+        summary = run(resolved).summary
+    except (ScenarioError, Infeasible) as error:
+        return {"status": "failed", "reason": str(error)}
+    return {"status": "done", "reason": _reason(summary), **of_run(summary)}
+
+
+def _reason(summary: dict[str, Any]) -> str:
+    """Why a run that is done has no percentiles."""
+    growth_per_s = summary["backlog_growth_per_s"]
+    return f"no steady state: the backlog grows by {growth_per_s:.3g} requests/s" if summary["saturated"] else ""
+
+
+def of_run(summary: dict[str, Any]) -> Row:
+    """A run's summary as one flat row."""
+    sessions, cost = summary["sessions"] or {}, summary["cost"]
+    levels = {name: (sessions.get(name) or {}).get("mean") for name in ("attached", "cached", "in_flight")}
+    return {
+        "run_id": summary["run"]["id"],
+        "saturated": summary["saturated"],
+        "slo_passed": None if summary["slo"] is None else summary["slo"]["passed"],
+        "goodput": summary["goodput"],
+        **_ends("goodput", summary["goodput_ci95"]),
+        **_latencies(summary),
+        **summary["throughput"],
+        **{f"{name}_sessions": level for name, level in levels.items()},
+        "kv_hit_rate": summary["kv"]["hit_rate"],
+        "kv_mean_utilisation": summary["kv"]["mean_utilisation"],
+        "preemptions": summary["preemptions"],
+        "utilisation": summary["utilisation"],
+        "monthly_usd": cost["monthly_usd"],
+        "usd_per_million_output_tokens": cost["usd_per_million_output_tokens"],
+        "step_time_basis": summary["basis"]["step_time"]["basis"],
+        "warnings": "\n".join(summary["warnings"]),
+    }
+
+
+def of_plan(document: dict[str, Any]) -> Row:
+    """A plan's best candidate as one flat row."""
+    best = document["candidates"][0]
+    attached, cached, in_flight = (best["sessions"][name] for name in ("attached", "cached", "in_flight"))
+    return {
+        "node": best["node"],
+        "parallelism": best["parallelism"],
+        "sessions_passing": attached[0],
+        "sessions_failing": attached[1],
+        "cached_sessions": cached[0],
+        "in_flight_sessions": in_flight[0],
+        "sessions_estimated": best["estimate"]["sessions"],
+        "nodes": best["nodes"],
+        "binds": best["binds"],
+        "goodput": best["goodput"][0],
+        **_ends("goodput", best["goodput_ci95"][0]),
+        **_latencies(best["latency"]),
+        **best["throughput"],
+        "utilisation": best["utilisation"],
+        "monthly_usd": best["monthly_usd"],
+        "usd_per_million_output_tokens": best["cost"]["usd_per_million_output_tokens"],
+        "step_time_basis": best["basis"]["step_time"]["basis"],
+        "warnings": "\n".join(best["warnings"]),
+    }
+
+
+def _latencies(seen: dict[str, Any]) -> Row:
+    """Mean, percentiles, and the interval of p95."""
+    row: Row = {}
+    for name in LATENCIES:
+        row |= {f"{name}_{key}": seen[name][key] for key in PERCENTILES}
+        row |= _ends(f"{name}_p95", seen[name]["p95_ci95"])
+    return row
+
+
+def _ends(name: str, interval: list[float] | None) -> Row:
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}

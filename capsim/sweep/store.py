@@ -1,0 +1,86 @@
+"""Finished points on disk: one small file each, put in place whole, and a lock so that one process writes."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from capsim.errors import ScenarioError
+from capsim.sweep.point import Row
+
+LOCK = ".lock"
+POINTS = "points"
+
+
+@contextmanager
+def locked_directory(directory: Path) -> Iterator[None]:
+    """The directory, made if need be, for this process alone. A process that dies lets it go.
+
+    Raises
+    ------
+    ScenarioError
+        It cannot be written, holds something else, or another process is at work in it.
+    """
+    strange = directory.is_dir() and any(directory.iterdir()) and not (directory / LOCK).exists()
+    if directory.is_file() or strange:
+        raise ScenarioError.one("is taken by something else: give another directory", path=f"--out {directory}")
+    try:
+        (directory / POINTS).mkdir(parents=True, exist_ok=True)
+        with (directory / LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = "another sweep is writing there: wait for it, or give another directory"
+                raise ScenarioError.one(message, path=f"--out {directory}") from error
+            yield
+    except OSError as error:
+        raise ScenarioError.one(_why(error), path=f"--out {directory}") from error
+
+
+def write_point(directory: Path, key: str, row: Row) -> None:
+    """Put a finished point in place, on the disk before it is in its place."""
+    text = json.dumps(row, default=float)
+    place = directory / POINTS / f"{key}.json"
+    fresh = place.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with fresh.open("w") as file:
+            file.write(json.dumps({"sha256": _digest(text), "row": text}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(place)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_point(directory: Path, key: str) -> Row | None:
+    """A finished point; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        The file is not as it was written.
+    """
+    try:
+        text = (directory / POINTS / f"{key}.json").read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        kept = json.loads(text)
+        if kept["sha256"] != _digest(kept["row"]):
+            raise ValueError("its checksum differs")
+        row: dict[str, Any] = json.loads(kept["row"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"it is not whole: {error}") from error
+    return row
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _why(error: OSError) -> str:
+    return f"cannot be written: {error.strerror or error}; finished points are kept, start again to do the rest"

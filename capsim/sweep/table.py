@@ -1,0 +1,68 @@
+"""The result of a sweep: one Parquet file, a row a point, in the order of the sweep file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from capsim.sweep.point import Row, hash_of
+from capsim.sweep.spec import Point, Sweep
+from capsim.sweep.store import read_point
+
+TABLE = "points.parquet"
+STATUS = ("status", "reason")
+
+
+def table_of(points: list[Point], rows: list[Row | None]) -> pd.DataFrame:
+    """What varies, then ``status`` (done, failed, missing) and ``reason``, then the figures."""
+    records = []
+    for point, row in zip(points, rows, strict=True):
+        known = row if row is not None else {"status": "missing", "reason": ""}
+        records.append({**{path: _cell(value) for path, value in point.items()}, **known})
+    frame = pd.DataFrame.from_records(records)
+    figures = [name for name in frame.columns if frame[name].dtype == object and name not in STATUS]
+    for name in figures:
+        frame[name] = _plain(frame[name])
+    return frame
+
+
+def write_table(directory: Path, frame: pd.DataFrame) -> None:
+    """Put the table in place whole: the same points give the same bytes."""
+    fresh = directory / f".{TABLE}.{os.getpid()}"
+    try:
+        frame.to_parquet(fresh, index=False)
+        fresh.replace(directory / TABLE)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_points(sweep: Sweep, directory: Path) -> pd.DataFrame:
+    """What is finished by now, while a sweep is at work or after it was stopped."""
+    points = sweep.all_points
+    return table_of(points, [_known(directory, hash_of(sweep.task, sweep.scenario, point)) for point in points])
+
+
+def _known(directory: Path, key: str) -> Row | None:
+    try:
+        return read_point(directory, key)
+    except ValueError:
+        return None
+
+
+def _cell(value: Any) -> Any:
+    """Numbers, words and flags as they are; anything larger as JSON."""
+    return value if value is None or isinstance(value, (str, int, float, bool)) else json.dumps(value)
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """One type a column: numbers where all known values are, flags where all are, else text."""
+    known = column.dropna()
+    if known.empty:
+        return column.astype("float64")
+    if all(isinstance(value, bool) for value in known):
+        return column.astype("boolean")
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known):
+        return column.astype("float64")
+    return column.map(lambda value: None if value is None or value != value else str(value)).astype("string")

@@ -1,0 +1,333 @@
+"""Sweeps: every point once, nothing lost, the same bytes however often they were stopped."""
+
+import errno
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from capsim.errors import ScenarioError
+from capsim.sweep import TABLE, load_sweep, read_points, run_sweep
+from capsim.sweep import run as sweep_run
+
+SCENARIO = """\
+model: llama-3.1-8b
+node: h100x1
+workload:
+  arrival: {kind: poisson, rate_per_s: 4}
+  prompt_tokens: 200
+  output_tokens: {kind: geometric, mean: 20}
+  requests: 100
+slo: {ttft_s: 1 s, tpot_s: 50 ms}
+replications: 1
+"""
+GRID = "scenario: base.yaml\ngrid:\n  kv_format: [bf16, fp8]\n  workload.arrival.rate_per_s: [2, 4]\n"
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    (tmp_path / "base.yaml").write_text(SCENARIO)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(GRID)
+    return path
+
+
+class Here(Executor):
+    """Runs points in this process, and counts them."""
+
+    def __init__(self):
+        self.ran = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.ran.append(args[-1])
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+def swept(path, **more):
+    executor = Here()
+    return run_sweep(load_sweep(path), path.parent / "out", executor, **more), executor.ran
+
+
+def test_every_combination_is_a_row_in_the_files_order(sweep_file):
+    frame, _ = swept(sweep_file)
+    points = [(row["kv_format"], row["workload.arrival.rate_per_s"]) for _, row in frame.iterrows()]
+    assert points == [("bf16", 2), ("bf16", 4), ("fp8", 2), ("fp8", 4)]
+    assert set(frame["status"]) == {"done"}
+    assert frame["requests_per_s"][1] > 1.5 * frame["requests_per_s"][0]
+    pd.testing.assert_frame_equal(pd.read_parquet(sweep_file.parent / "out" / TABLE), frame, check_dtype=False)
+    figures = {re.sub("^(tpot|itl|e2e|queue)_s_", "ttft_s_", name) for name in frame.columns[2:]}
+    assert figures <= set(re.findall(r"\w+", (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()))
+
+
+def test_a_second_start_does_only_what_is_missing(sweep_file):
+    swept(sweep_file)
+    table = sweep_file.parent / "out" / TABLE
+    first = table.read_bytes()
+    frame, ran = swept(sweep_file)
+    assert ran == []
+    assert table.read_bytes() == first
+    sweep_file.write_text(GRID.replace("[2, 4]", "[2, 4, 6]"))
+    frame, ran = swept(sweep_file)
+    assert [point["workload.arrival.rate_per_s"] for point in ran] == [6, 6]
+    assert len(frame) == 6
+
+
+def test_another_scenario_is_another_point(sweep_file):
+    swept(sweep_file)
+    (sweep_file.parent / "base.yaml").write_text(SCENARIO.replace("mean: 20", "mean: 21"))
+    assert len(swept(sweep_file)[1]) == 4
+
+
+def test_a_corrupt_point_is_named_and_done_again(sweep_file):
+    swept(sweep_file)
+    table = sweep_file.parent / "out" / TABLE
+    first = table.read_bytes()
+    spoilt, cut, *_ = sorted((sweep_file.parent / "out" / "points").glob("*.json"))
+    spoilt.write_text(spoilt.read_text().replace("done", "gone"))
+    cut.write_text(cut.read_text()[:40])
+    notes = []
+    _, ran = swept(sweep_file, on_note=notes.append)
+    assert len(ran) == 2
+    assert all(any(path.stem in note for note in notes) for path in (spoilt, cut))
+    assert table.read_bytes() == first
+
+
+def test_a_point_that_cannot_be_is_a_row_with_its_reason(sweep_file):
+    sweep_file.write_text(
+        "scenario: base.yaml\npoints:\n  - {kv_format: fp9}\n  - {node: h100x8}\n  - {model: kimi-k2}\n"
+    )
+    frame, _ = swept(sweep_file)
+    assert list(frame["status"]) == ["failed", "done", "failed"]
+    assert "fp9" in frame["reason"][0]
+    assert "GiB" in frame["reason"][2] or "unknown model" in frame["reason"][2]
+    assert swept(sweep_file)[1] == []
+
+
+def test_a_full_disk_is_said_and_keeps_what_was_finished(sweep_file, monkeypatch):
+    write, written = sweep_run.write_point, []
+
+    def full(*args):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(write(*args))
+
+    monkeypatch.setattr(sweep_run, "write_point", full)
+    with pytest.raises(ScenarioError, match="No space left.*start again"):
+        swept(sweep_file)
+    monkeypatch.undo()
+    frame, ran = swept(sweep_file)
+    assert len(ran) == 2
+    assert set(frame["status"]) == {"done"}
+
+
+def test_a_directory_of_something_else_or_of_a_running_sweep_is_refused(sweep_file):
+    other = sweep_file.parent / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(ScenarioError, match="something else"):
+        run_sweep(load_sweep(sweep_file), other, Here())
+
+    def again(progress):
+        with pytest.raises(ScenarioError, match="another sweep"):
+            run_sweep(load_sweep(sweep_file), sweep_file.parent / "out", Here())
+
+    swept(sweep_file, on_point=again)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scenario: base.yaml\n", "give a grid"),
+        (GRID + "points: [{seed: 1}]\n", "one of them"),
+        (GRID + "taks: run\n", r"sweep.yaml:5 taks: unknown key \(did you mean 'task'"),
+        (GRID.replace("base", "bass"), r"sweep.yaml:1 scenario: file not found"),
+        (GRID.replace("[2, 4]", "[]"), "no values"),
+        (
+            GRID.replace("kv_format", "kv_fromat"),
+            r"sweep.yaml:3 grid.kv_fromat: unknown key .*did you mean 'kv_format'",
+        ),
+        ("scenario: base.yaml\npoints:\n  - {workload.arival: 1}\n", r"sweep.yaml:3 points.0.workload.arival: unknown"),
+    ],
+)
+def test_a_bad_sweep_file_says_where(sweep_file, text, message):
+    sweep_file.write_text(text)
+    with pytest.raises(ScenarioError, match=message):
+        load_sweep(sweep_file)
+
+
+def start(path, *more):
+    command = [sys.executable, "-m", "capsim", "sweep", str(path), "--out", str(path.parent / "killed"), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finished(path):
+    return {place.name: place.stat().st_ino for place in (path.parent / "killed" / "points").glob("*.json")}
+
+
+def children(process):
+    """Processes of its own, where the system tells."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+
+
+def alive(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def kill_after(path, points):
+    """Start the sweep, and kill it once so many more points are finished; its workers must end with it."""
+    process, before = start(path), len(finished(path))
+    while process.poll() is None and len(finished(path)) < before + points:
+        time.sleep(0.02)
+    workers = children(process)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+def check_killed(path, kills):
+    """Killed that often, a sweep ends with the bytes of an undisturbed one, and no point was written twice."""
+    chance = random.Random(4)
+    seen = {}
+    for _ in range(kills):
+        kill_after(path, chance.randint(1, len(load_sweep(path).all_points) // (kills + 1)))
+        now = finished(path)
+        assert seen.items() <= now.items()
+        seen = now
+    last = start(path)
+    _, err = last.communicate(timeout=600)
+    assert last.returncode == 0, err
+    assert seen.items() <= finished(path).items()
+    swept(path)
+    assert (path.parent / "killed" / TABLE).read_bytes() == (path.parent / "out" / TABLE).read_bytes()
+
+
+def test_a_killed_sweep_loses_nothing(sweep_file):
+    check_killed(sweep_file, kills=1)
+
+
+@pytest.mark.slow
+def test_two_hundred_points_killed_three_times(sweep_file):
+    rates = ", ".join(f"{1 + rate / 100:.2f}" for rate in range(100))
+    sweep_file.write_text(GRID.replace("[2, 4]", f"[{rates}]"))
+    check_killed(sweep_file, kills=3)
+
+
+def test_processes_that_die_are_replaced_and_nothing_is_missing(sweep_file):
+    deaths = []
+
+    def kill(progress):
+        if progress.done == 1 and not deaths:
+            deaths.extend(multiprocessing.active_children())
+            for child in deaths:
+                child.kill()
+
+    frame = run_sweep(load_sweep(sweep_file), sweep_file.parent / "out", jobs=2, on_point=kill)
+    assert deaths
+    assert list(frame["status"]) == ["done"] * 4
+
+
+class Dying(Here):
+    """Processes of which two work at once; one dies at a certain rate, and takes its neighbour with it."""
+
+    def submit(self, fn, task, scenario, point):
+        future = super().submit(fn, task, scenario, point)
+        if point["workload.arrival.rate_per_s"] == 4 or (self.ran and self.ran[0] != point and len(self.ran) == 2):
+            future = Future()
+            future.set_exception(BrokenProcessPool("died"))
+        return future
+
+
+def test_a_point_that_kills_its_process_is_told_from_its_neighbours(sweep_file, monkeypatch):
+    sweep_file.write_text("scenario: base.yaml\ngrid:\n  workload.arrival.rate_per_s: [4, 2, 6]\n")
+    monkeypatch.setattr(sweep_run, "processes", lambda jobs: nullcontext(Dying()))
+    frame = run_sweep(load_sweep(sweep_file), sweep_file.parent / "out", jobs=2)
+    assert list(frame["status"]) == ["failed", "done", "done"]
+    assert "its process died" in frame["reason"][0]
+
+
+def test_small_numbers_stay_numbers(sweep_file):
+    sweep_file.write_text("scenario: base.yaml\npoints:\n  - {slo.ttft_s: 1.0e-05}\n")
+    frame, _ = swept(sweep_file)
+    assert list(frame["status"]) == ["done"], frame["reason"][0]
+    assert frame["goodput"][0] == 0
+
+
+def test_an_overload_says_why_it_has_no_percentiles(sweep_file):
+    sweep_file.write_text(
+        "scenario: base.yaml\npoints:\n  - {workload.arrival.rate_per_s: 5000, workload.requests: 3000}\n"
+    )
+    frame, _ = swept(sweep_file)
+    assert "backlog grows" in frame["reason"][0]
+    assert frame["ttft_s_p95"].isna().all()
+
+
+def test_an_interrupted_sweep_keeps_its_points(sweep_file):
+    sweep_file.write_text(GRID.replace("[2, 4]", "[2, 3, 4, 5, 6, 7, 8, 9]"))
+    process = start(sweep_file, "--format", "csv", "--jobs", "1")
+    while not finished(sweep_file) if (sweep_file.parent / "killed").exists() else True:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "start again" in err
+    frame = read_points(load_sweep(sweep_file), sweep_file.parent / "killed")
+    assert set(frame["status"]) == {"done", "missing"}
+    assert out.count("done") == (frame["status"] == "done").sum()
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same(sweep_file):
+    distributed = pytest.importorskip("distributed", reason="needs the extra cluster")
+    sweep_file.write_text(GRID.replace("[2, 4]", "[2, 3, 4, 5]"))
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        lost = []
+
+        def lose_one(progress):
+            if progress.done == 1 and not lost:
+                worker = next(iter(cluster.workers.values()))
+                lost.append(os.kill(worker.process.pid, signal.SIGKILL))
+
+        executor = client.get_executor(pure=False)
+        frame = run_sweep(load_sweep(sweep_file), sweep_file.parent / "clustered", executor, on_point=lose_one)
+    assert lost
+    assert set(frame["status"]) == {"done"}
+    swept(sweep_file)
+    assert (sweep_file.parent / "clustered" / TABLE).read_bytes() == (sweep_file.parent / "out" / TABLE).read_bytes()
+
+
+def test_shipped_sweeps_load():
+    for path in (Path(__file__).parents[1] / "scenarios" / "sweeps").glob("*.yaml"):
+        assert path.read_text().startswith("# For ")
+        assert len(load_sweep(path).all_points) > 1
+
+
+@pytest.mark.parametrize("library", ["duckdb", "polars"])
+def test_other_libraries_open_the_table(library, sweep_file):
+    module = pytest.importorskip(library)
+    frame, _ = swept(sweep_file)
+    table = module.read_parquet(str(sweep_file.parent / "out" / TABLE))
+    rows = table.fetchall() if library == "duckdb" else table.rows()
+    assert [row[:2] for row in rows] == list(zip(*(frame[path] for path in frame.columns[:2]), strict=True))
