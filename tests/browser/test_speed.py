@@ -1,16 +1,12 @@
 """How long a visitor waits: the first full screen, and an answer after an input has changed."""
 
 import itertools
-import resource
 import statistics
-from pathlib import Path
 
 import pytest
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install capsim[dev]").expect
 FULL_S, REDRAW_S = 3.0, 0.3
-VISITORS = 20
-MOST_BYTES = 2 * 2**30
 WATCH = """() => {
   const figures = () => [...document.querySelectorAll('[data-testid=stMetricValue]')].map(e => e.innerText).join();
   const before = figures();
@@ -51,27 +47,3 @@ def test_redraw(benchmark, visit):
     benchmark.extra_info["in the browser, s"] = [round(wait, 3) for wait in waits]
     print(f"\nredraw in the browser, median: {statistics.median(waits[1:]):.3f} s")
     assert statistics.median(waits[1:]) < REDRAW_S
-
-
-@pytest.mark.slow
-def test_twenty_visitors_at_once(browser, served):
-    """Each asks for another number of users; nobody meets an error, and the server stays small."""
-    address, process = served
-    contexts = [browser.new_context() for _ in range(VISITORS)]
-    pages = [context.new_page() for context in contexts]
-    for number, page in enumerate(pages):
-        page.goto(f"{address}/?scenario=edge-llama8b-mac&users={10 + number}&replications=1", wait_until="commit")
-    for page in pages:
-        page.get_by_role("button", name="Simulate", exact=True).click(timeout=120_000)
-    for page in pages:
-        expect(page.get_by_test_id("stMetricValue").first).to_be_visible(timeout=120_000)
-        assert page.get_by_test_id("stException").count() == 0
-    for page in pages:
-        expect(page.get_by_role("button", name="Simulate again")).to_be_visible(timeout=600_000)
-    assert _resident_bytes(process.pid) < MOST_BYTES
-    for context in contexts:
-        context.close()
-
-
-def _resident_bytes(pid):
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
