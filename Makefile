@@ -2,10 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test bench lint readme clean
+.PHONY: run app test bench lint readme saved clean
 
 run: $(VENV)/.installed
 	@$(BIN)/capsim plan scenarios/chat-llama70b-h100.yaml
+
+app: $(VENV)/.installed
+	@$(BIN)/capsim app
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -n auto --dist worksteal --benchmark-disable
@@ -18,6 +21,9 @@ lint: $(VENV)/.installed-dev
 
 readme: $(VENV)/.installed-dev
 	@$(BIN)/python tests/readme.py
+
+saved: $(VENV)/.installed-dev
+	@$(BIN)/python tests/saved.py
 
 clean:
 	rm -rf $(VENV)

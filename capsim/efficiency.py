@@ -32,10 +32,17 @@ class Efficiency(BaseModel):
         Reached share of the link bandwidth.
     kv_extra_s
         Per KV format, time beyond its bytes for each (query head x KV token x layer): conversion and dequantisation.
+    kv_layer_s
+        Per KV format, time of a step for each layer that keeps its KV so, whatever it reads: kernels of its own.
     kv_write_s
         Per KV format, time to quantise and store one KV head of one token of one layer.
     expert_imbalance
         Load of the heaviest expert-parallel rank over the mean, by number of ranks.
+    kernel_factor
+        What a whole step's kernels take over the same kernels measured alone: gaps, cold caches, small kernels beside.
+    prefill_expert_layer_s
+        The least that a mixture-of-experts layer takes in a step that prefills: its many kernels are then launched one
+        by one, and small ones do not hide that. This and ``kernel_factor`` matter beside measured kernels only.
     measured
         Kernels and whole steps measured there. They stand in place of the roofline where there are any; the fixed
         times are then what a step takes beside its kernels.
@@ -54,6 +61,9 @@ class Efficiency(BaseModel):
     collective_s: Seconds = 0.0
     link_fraction: float = Field(0.7, gt=0, le=1)
     kv_extra_s: dict[str, Seconds] = Field(default_factory=dict)
+    kv_layer_s: dict[str, Seconds] = Field(default_factory=dict)
     kv_write_s: dict[str, Seconds] = Field(default_factory=dict)
     expert_imbalance: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
+    kernel_factor: float = Field(1.0, ge=1)
+    prefill_expert_layer_s: Seconds = 0.0
     measured: Measured | None = None

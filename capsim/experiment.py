@@ -1,7 +1,5 @@
 """A scenario run: replications of the simulation, their identities checked, summed up with intervals."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,20 +10,22 @@ import pandas as pd
 
 from capsim import __version__, cost
 from capsim.glossary import LATENCIES
-from capsim.metrics import identities, requests, sessions, steps
+from capsim.metrics import identities, precise, requests, sessions, steps
 from capsim.metrics.sample import Pool, Sample, equally, joined
 from capsim.scenario import Resolved
-from capsim.scenario.lock import basis_of, locked
+from capsim.scenario.lock import basis_of, locked, run_id
 from capsim.sim.cluster import simulate
+from capsim.sim.columns import Requests
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import t_interval
+from capsim.workload.levels import part_met
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
 
 SCHEMA_VERSION = 1
-Progress = Callable[[int, int], None]
-"""Told (replication, requests ended)."""
+Progress = Callable[["list[Replication]", int], None]
+"""Told the finished replications, and how many requests of the next one have ended."""
 
 
 class Interrupted(Exception):  # noqa: N818  the user's wish, not a fault
@@ -95,9 +95,8 @@ def replicate(resolved: Resolved, replication: int, on_progress: Callable[[int],
 
 def measure(resolved: Resolved, records: Records) -> Replication:
     """What one replication's tables say once warm-up is cut."""
-    table = records.requests_columns(requests.COLUMNS)
-    replayed = resolved.trace is not None and resolved.workload.arrival is None
-    pinned = 0 if replayed and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
+    table = records.requests_columns()
+    pinned = 0 if resolved.replays and resolved.workload.warmup_requests is None else resolved.workload.warmup_requests
     warmup = requests.warmup_requests(table, pinned)
     measured = requests.measured(table, warmup)
     start_s, end_s = requests.window(measured)
@@ -106,22 +105,23 @@ def measure(resolved: Resolved, records: Records) -> Replication:
     )  # fmt: skip
     stalls_s = records.stalls()
     identities.check(table, stalls_s, done, records.kv_blocks)
-    samples = requests.latencies(measured)
     gaps = _with_stalls(done.itl, stalls_s[stalls_s.index >= warmup], len(table))
+    seen = {"itl_s": (joined(gaps).summary(), [part.summary() for part in gaps])}
+    for name in requests.SPANS:
+        sample = requests.latency(measured, name)
+        seen[name] = sample.summary(), [part.summary() for part in sample.batches()]
     flow = requests.throughput(table, start_s, end_s)
     use = steps.node_use(done, resolved.replicas, resolved.memory.blocks, end_s - start_s)
     good = _good(resolved, records, measured, stalls_s)
     closed = isinstance(resolved.workload.arrival, Closed)
     return Replication(
         records, {**requests.totals(table), "steps": done.steps}, requests.rejections(table), warmup, (start_s, end_s),
-        {"itl_s": joined(gaps).summary(), **{name: sample.summary() for name, sample in samples.items()}},
-        {name: [batch.summary() for batch in parts]
-         for name, parts in {"itl_s": gaps, **{name: one.batches() for name, one in samples.items()}}.items()},
+        {name: whole for name, (whole, _) in seen.items()}, {name: parts for name, (_, parts) in seen.items()},
         flow,
         use,
         requests.good_share(measured, good),
         (0.0, 0.0, 0.0) if closed else requests.backlog_growth(table),
-        _sessions(resolved, records, table.iloc[warmup:], use["in_flight"]),
+        _sessions(resolved, records, requests.after(table, warmup), use["in_flight"]),
         sessions.by_turn(measured, good) if resolved.workload.in_sessions or _trace_has_sessions(resolved) else None,
         (done.contexts, done.most_tokens),
         float(table["finished_s"].max()),
@@ -136,20 +136,18 @@ def _with_stalls(pools: list[Pool], stalls_s: pd.Series, offered: int) -> list[S
     return [pool.sample() for pool in pools]
 
 
-def _good(resolved: Resolved, records: Records, measured: pd.DataFrame, stalls_s: pd.Series) -> np.ndarray:
+def _good(resolved: Resolved, records: Records, measured: Requests, stalls_s: pd.Series) -> np.ndarray:
     """Whether each measured request kept the SLO; NaN where there is none. Shape (n,)."""
     slo = resolved.scenario.slo
     if slo is None:
         return np.full(len(measured), np.nan)
     longest = None
     if "itl_s" in slo.later_thresholds:
-        longest = steps.longest_gap(measured, stalls_s, records.segments.parts(steps.COLUMNS))
+        longest = steps.longest_gap(measured, stalls_s, records.segments.parts(steps.COLUMNS)).to_numpy()
     return requests.good(measured, slo.thresholds, slo.later_thresholds, longest)
 
 
-def _sessions(
-    resolved: Resolved, records: Records, measured: pd.DataFrame, in_flight: float
-) -> sessions.Sessions | None:
+def _sessions(resolved: Resolved, records: Records, measured: Requests, in_flight: float) -> sessions.Sessions | None:
     """Attached, cached and in-flight sessions; none where requests come one by one.
 
     Users without a session say nothing twice: their KV is resident just while their request runs. Whose KV is resident
@@ -175,17 +173,21 @@ def _sessions(
 
 def _trace_has_sessions(resolved: Resolved) -> bool:
     """Whether a trace is replayed whose sessions are known."""
-    workload, trace = resolved.workload, resolved.trace
-    return trace is not None and workload.arrival is None and (trace.session is not None or workload.replay == "closed")
+    known = resolved.trace is not None and resolved.trace.session is not None
+    return resolved.replays and (known or resolved.workload.replay == "closed")
+
+
+def planned(resolved: Resolved) -> int:
+    """Replications of a run: a trace that is replayed has nothing to draw."""
+    return 1 if resolved.replays else resolved.scenario.replications
 
 
 def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
     """All replications and their summary. An interrupt keeps what is finished, or the one begun if none is."""
-    count = 1 if resolved.trace is not None and resolved.workload.arrival is None else resolved.scenario.replications
     done: list[Replication] = []
-    interrupted = False
-    for index in range(count):
-        told = (lambda ended, index=index: on_progress(index, ended)) if on_progress else None
+    interrupted, told = False, (lambda ended: on_progress(done, ended)) if on_progress else None
+    fewest, precision = planned(resolved), None if resolved.replays else resolved.scenario.precision
+    for index in range(precise.most(fewest, precision)):
         try:
             done.append(replicate(resolved, index, told))
             interrupted = done[-1].records.interrupted
@@ -193,7 +195,8 @@ def run(resolved: Resolved, on_progress: Progress | None = None) -> Run:
             if not done:
                 raise
             interrupted = True
-        if interrupted:
+        vague = len(done) < fewest or precise.vague([one.latencies for one in done], precision)
+        if interrupted or not vague or (len(done) >= fewest and saturated(done)[0]):
             break
     whole = [replication for replication in done if not replication.records.interrupted]
     return Run(resolved, done, summarise(resolved, whole or done, interrupted=interrupted))
@@ -237,7 +240,7 @@ def summarise(resolved: Resolved, replications: list[Replication], *, interrupte
         "schema_version": SCHEMA_VERSION,
         "scenario": lock,
         "run": {
-            "id": _run_id(lock), "version": __version__, "seed": scenario.seed, "replications": len(replications),
+            "id": run_id(lock), "version": __version__, "seed": scenario.seed, "replications": len(replications),
             "warmup_requests": int(np.mean([r.warmup for r in replications])),
             "measured_s": _mean([r.window_s[1] - r.window_s[0] for r in replications]), "interrupted": interrupted,
         },
@@ -358,12 +361,15 @@ def _warnings(
     resolved: Resolved, replications: list[Replication], is_saturated: bool, growth: float, interrupted: bool
 ) -> list[str]:
     notes = [*resolved.warnings, *_beyond_measured(resolved, replications)]
+    if not (interrupted or is_saturated or resolved.replays):
+        notes += precise.notes([one.latencies for one in replications], resolved.scenario.precision)
     if is_saturated:
         notes.append(f"no steady state: the backlog grows by {growth:.3g} requests/s; latency percentiles are withheld")
     reasons = sum((Counter(r.rejected) for r in replications), Counter())
     notes += [f"{count:,} requests rejected: {reason}" for reason, count in reasons.most_common()]
     if resolved.trace is None and not interrupted:
         notes += sessions.not_steady([r.sessions for r in replications if r.sessions is not None])
+    notes += part_met(resolved.workload.arrival, *np.mean([r.window_s for r in replications], axis=0).tolist())
     if interrupted:
         notes.append("interrupted: the figures cover what had ended by then")
     if any(r.warmup > r.totals["offered"] / 2 for r in replications):
@@ -384,10 +390,6 @@ def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> lis
         for sequences, context in replication.reach[0].items():
             contexts[sequences] = max(context, contexts.get(sequences, 0.0))
     return resolved.step_time_model().beyond(contexts, max(replication.reach[1] for replication in replications))
-
-
-def _run_id(lock: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _mean(values: list[float]) -> float:

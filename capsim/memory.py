@@ -36,6 +36,16 @@ class MemoryBudget:
         """Context tokens the pool holds when they grow in long sequences (windows left out)."""
         return self.blocks * self.block_tokens
 
+    def parts(self, kv_share: float) -> dict[str, float]:
+        """Where all of a device's memory goes, in bytes, when that share of the KV pool is in use."""
+        pool = self.blocks * self.block_bytes
+        reserve = self.runtime_bytes + self.activation_bytes
+        others = self.device_bytes - self.weights_bytes - reserve - pool
+        return {
+            "weights": self.weights_bytes, "reserve": reserve, "KV used": kv_share * pool,
+            "KV free": (1 - kv_share) * pool, "left alone": max(0.0, others),
+        }  # fmt: skip
+
 
 def weights_per_rank_bytes(
     model: ModelSpec, weights: WeightFormat, layout: Parallelism, held: ExpertLayout | None = None

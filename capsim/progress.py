@@ -30,21 +30,34 @@ class ProgressFile:
         state: State = "running",
         live: dict[str, Any] | None = None,
         message: str = "",
-    ) -> None:
-        """Replace the file in one step, so that a reader sees a whole one."""
-        if self._directory is None:
-            return
+    ) -> float | None:
+        """Replace the file in one step, so that a reader sees a whole one; the seconds left, None if not known."""
         now_s = time.time()
-        pace_s = (now_s - self._started_s) / done if done else None
+        left_s = max(0.0, total - done) * (now_s - self._started_s) / done if done and total is not None else None
+        if self._directory is None:
+            return left_s
         document = {
             "state": state, "done": done, "total": total, "started_s": self._started_s, "updated_s": now_s,
-            "eta_s": None if pace_s is None or total is None else max(0.0, total - done) * pace_s,
+            "eta_s": left_s,
             "pid": os.getpid(), "live": live or {}, "message": message,
         }  # fmt: skip
         self._directory.mkdir(parents=True, exist_ok=True)
         fresh = self._directory / f".{FILE}.{os.getpid()}"
         fresh.write_text(json.dumps(document) + "\n")
         fresh.replace(self._directory / FILE)
+        return left_s
+
+    def withdraw(self) -> None:
+        """Leave nothing behind of work that came to nothing."""
+        if self._directory is not None:
+            (self._directory / FILE).unlink(missing_ok=True)
+            if not any(self._directory.iterdir()):
+                self._directory.rmdir()
+
+
+def live(summary: dict[str, Any]) -> dict[str, float | None]:
+    """Of a summary what a watcher looks at: goodput, and the 95th percentiles that an SLO bounds."""
+    return {"goodput": summary["goodput"]} | {f"{name}_p95": summary[name]["p95"] for name in ("ttft_s", "tpot_s")}
 
 
 def read_progress(directory: Path) -> dict[str, Any] | None:

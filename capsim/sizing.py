@@ -1,6 +1,6 @@
 """How many nodes an open load takes: the smallest fleet that keeps the SLO, simulated whole behind its router.
 
-A load that follows the clock is sized for its peak hour; the same for its mean shows what averaging would have missed.
+A load that moves is sized for its peak; the same for its mean shows what averaging would have missed.
 """
 
 import math
@@ -8,19 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from capsim import cost
 from capsim.errors import Infeasible
 from capsim.experiment import Run, run_whole
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
-from capsim.workload.arrivals import Poisson, Profile, Ramp, Spike, Windows
-from capsim.workload.classes import Superposed
+from capsim.scenario.spec import Scenario
+from capsim.workload.levels import Open, levels
 from capsim.workload.sessions import Users
 from capsim.workload.spec import Closed
 
-HOUR_S = 3600.0
 MIN_REQUESTS = 2000
 TURNOVERS = 10
 MOST_NODES = 1 << 14
@@ -34,39 +31,19 @@ def is_open(resolved: Resolved) -> bool:
 
 
 def loads(resolved: Resolved) -> dict[str, Resolved]:
-    """The loads to size for: ``mean`` and ``peak hour`` where the rate follows the clock, else ``as it comes``.
+    """The loads to size for, by name: those of ``levels`` where the rate moves, else ``as it comes``.
 
-    Both are met as a Poisson stream at that rate, for as long as it takes to judge the SLO.
+    Each is met as a steady stream, for as long as it takes to judge the SLO.
     """
     arrival = resolved.workload.arrival
-    family = arrival.arrivals if isinstance(arrival, Users) else arrival
-    if not isinstance(family, Profile):
+    if arrival is None or isinstance(arrival, Closed):
         return {"as it comes": resolved}
-    rates = {"mean": float(np.mean(family.rates_per_s)), "peak hour": peak_hour_per_s(family)}
-    return {name: _at_rate(resolved, rate) for name, rate in rates.items()}
+    steady = levels(arrival.arrivals if isinstance(arrival, Users) else arrival)
+    return {name: _under(resolved, one) for name, one in steady.items()} or {"as it comes": resolved}
 
 
-def unseen(resolved: Resolved, sized: dict[str, Any]) -> list[str]:
-    """That a load which changes later on was met at its beginning only."""
-    arrival = resolved.workload.arrival
-    if "as it comes" not in sized or not isinstance(arrival, Windows | Spike | Ramp | Superposed):
-        return []
-    return [f"nodes are those for the beginning of {arrival.kind} arrivals: give a duration_s that covers their peak"]
-
-
-def peak_hour_per_s(profile: Profile) -> float:
-    """The highest mean rate of any hour of a profile, its parts taken as they are."""
-    assert profile.period_s is not None
-    rates = np.array(profile.rates_per_s)
-    parts = min(len(rates), max(1, round(HOUR_S * len(rates) / profile.period_s)))
-    around = np.concatenate([rates, rates[: parts - 1]])
-    return float(np.convolve(around, np.full(parts, 1 / parts), "valid").max())
-
-
-def _at_rate(resolved: Resolved, rate_per_s: float) -> Resolved:
-    arrival = Poisson(kind="poisson", rate_per_s=rate_per_s)
-    workload = resolved.workload.model_copy(update={"arrival": arrival, **LONG_ENOUGH})
-    return replace(resolved, workload=workload)
+def _under(resolved: Resolved, arrival: Open) -> Resolved:
+    return replace(resolved, workload=resolved.workload.changed(arrival=arrival, **LONG_ENOUGH))
 
 
 def size(resolved: Resolved, on_fleet: Callable[[int, Run], None]) -> dict[str, Any]:
@@ -113,8 +90,9 @@ def _fleet(resolved: Resolved, nodes: int) -> Resolved:
     if workload.requests is None and workload.duration_s is None and workload.trace is None:
         batch = resolved.saturation(_tpot_s(resolved)).batch * resolved.layout.replicas * nodes
         requests = max(MIN_REQUESTS, math.ceil(TURNOVERS * batch))
-        workload = workload.model_copy(update={**LONG_ENOUGH, "requests": requests})
-    return replace(resolved, scenario=resolved.scenario.model_copy(update={"nodes": nodes}), workload=workload)
+        workload = workload.changed(**{**LONG_ENOUGH, "requests": requests})
+    scenario = Scenario.model_validate({**dict(resolved.scenario), "nodes": nodes})
+    return replace(resolved, scenario=scenario, workload=workload)
 
 
 def _tpot_s(resolved: Resolved) -> float:

@@ -19,12 +19,14 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass
 class Source:
-    """A file's values, the line of every key, and which dotted paths were set from outside."""
+    """A file's values, the line of every key, which dotted paths were set from outside, and whether it may name files
+    beside it."""
 
     path: Path
     values: dict[str, Any]
     lines: dict[Location, int] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
+    own_files: bool = True
 
     def line(self, location: Location) -> int | None:
         """The line of the innermost part of ``location`` that the file has, None if it was set from outside."""
@@ -41,7 +43,17 @@ class Source:
         return Problem(message, self.path, self.line(location), key, hint)
 
     def file(self, path: Path | str, place: str) -> Path:
-        """Paths in a file are relative to it, paths of an override to where the user stands."""
+        """Paths in a file are relative to it, paths of an override to where the user stands.
+
+        Raises
+        ------
+        ScenarioError
+            It may name no files.
+        """
+        if not self.own_files:
+            message = "names a file, which an uploaded scenario cannot bring along"
+            hint = "give it to the command line, or write the values out"
+            raise ScenarioError([self.problem(tuple(place.split(".")), message, hint)])
         given = any(place == key or place.startswith(key + ".") for key in self.overrides)
         return Path(path) if given else self.path.parent / path
 
@@ -147,6 +159,27 @@ def override(source: Source, assignment: str) -> None:
     place[keys[-1]] = value
     source.overrides.pop(".".join(keys), None)
     source.overrides[".".join(keys)] = assignment  # last, so that they can be applied again in order
+
+
+def assignment(path: str, value: Any) -> str:
+    """The ``path=value`` that ``override`` reads this value from."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return f"{path}=" + text.removesuffix("...\n").strip()
+
+
+def unknown_key(spec: type[BaseModel], path: str) -> Problem | None:
+    """What is wrong with a dotted path that no file of this schema can have."""
+    keys = tuple(path.split("."))
+    for length, key in enumerate(keys):
+        known = _keys_at(spec, keys[:length])
+        if key not in known:
+            return Problem(f"unknown key '{path}'", key=path, hint=did_you_mean(key, known))
+    return None
+
+
+def text_of(source: Source) -> str:
+    """Its values as YAML, overrides among them."""
+    return yaml.safe_dump(source.values, sort_keys=False, allow_unicode=True)
 
 
 def validate(spec: type[M], values: Any, source: Source, at: Location = ()) -> M:

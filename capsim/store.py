@@ -15,6 +15,7 @@ import yaml
 from capsim.errors import ScenarioError
 from capsim.experiment import SCHEMA_VERSION, Replication, Run
 from capsim.glossary import LATENCIES
+from capsim.progress import FILE as PROGRESS
 from capsim.sim.records import write_tables
 
 OURS = ("summary.json", "plan.json")
@@ -92,7 +93,7 @@ def check_target(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
-    ours = any((directory / name).is_file() for name in OURS)
+    ours = any((directory / name).is_file() for name in (*OURS, PROGRESS))
     if directory.is_dir() and any(directory.iterdir()) and not ours:
         raise ScenarioError.one("is not empty and holds no run: give another directory", path=f"--out {directory}")
     _fresh(directory).rmdir()

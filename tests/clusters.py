@@ -6,7 +6,7 @@ import numpy as np
 
 from capsim.catalog import load_catalog
 from capsim.memory import BlockRule
-from capsim.metrics import identities, requests, steps
+from capsim.metrics import identities, steps
 from capsim.parallelism import Parallelism
 from capsim.sim.spec import ClusterSpec, Policy
 from capsim.steptime import FOREVER, StepTime
@@ -80,5 +80,5 @@ def read_steps(records, start_s=-np.inf, end_s=np.inf, replicas=1):
 
 def check_identities(records):
     """What holds of every run."""
-    table = records.requests_columns(requests.COLUMNS)
+    table = records.requests_columns()
     identities.check(table, records.stalls(), read_steps(records), records.kv_blocks)

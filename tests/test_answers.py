@@ -2,7 +2,7 @@
 
 import pytest
 
-from capsim.capacity import answers
+from capsim.capacity import answers, instant
 from capsim.errors import ScenarioError
 from capsim.scenario import resolve, variant
 
@@ -92,11 +92,17 @@ def test_what_cannot_serve_is_excluded_with_reason_and_remedy(resolved, override
         (["scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}"], "batch cap"),
         (["kv_capacity_tokens=3200", "slo={ttft_s: 100 ms}"], "KV capacity"),
         (["workload.prompt_tokens=8000", "workload.output_tokens=1", "slo={ttft_s: 800 ms}"], "compute"),
-        (["weights=bf16", "slo={tpot_s: 6.9 ms}", "workload.prompt_tokens=1"], "memory bandwidth"),
     ],
 )
 def test_it_is_limited_by_what_it_is_short_of(resolved, overrides, word):
     assert answers(resolved(*overrides))["estimates"][0]["limited_by"] == word
+
+
+def test_short_prompts_and_heavy_weights_are_limited_by_memory_bandwidth(resolved):
+    heavy = ["weights=bf16", "workload.prompt_tokens=1"]
+    alone_s = instant(resolved(*heavy, "slo={tpot_s: 1 us}")).latency["tpot_s"]["p95"]
+    (row,) = answers(resolved(*heavy, f"slo={{tpot_s: {1.05 * alone_s}}}"))["estimates"]
+    assert row["limited_by"] == "memory bandwidth"
 
 
 def test_a_variant_keeps_the_overrides_and_adds_to_them(resolved):

@@ -295,3 +295,62 @@ def test_memory_bandwidth_binds_through_the_tables(written):
     batch = Batch(4, (4 * 4000.0,))
     now, faster = (r.step_time_model().step_time(batch).total_s for r in (resolved, replace(resolved, device=device)))
     assert faster < 0.7 * now
+
+
+def steps_alone(engine="vllm"):
+    """Steps of an engine and the model that it ran, without any kernels."""
+    rows = [{**row, "step_s": 0.02 + 1e-3 * row["decode_sequences"] + 2e-5 * row["prefill_tokens"], "engine": engine}
+            for row in whole_steps()]  # fmt: skip
+    return [{**MODEL, "engine": engine}, *rows]
+
+
+def test_steps_alone_make_a_node_of_a_machine_that_the_catalog_lacks(written, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    path = written(model="config.json", kernels=[], others=steps_alone())
+    found = resolve(path)
+    steps = found.step_time_model()
+    assert isinstance(steps, WholeStep)
+    assert steps.step_time(Batch(4, (4000.0,))).total_s == pytest.approx(0.024, rel=1e-3)
+    dense = 2 * (found.model.attention_parameters + found.model.dense_parameters + found.model.embedding_parameters)
+    assert dense / 0.023 <= found.device.memory_bytes_per_s <= dense / 0.02  # the quickest step read them in as long
+    facts = yaml.safe_load((tmp_path / "calibration.yaml").read_text())["devices"]["cpu-test"]["provenance"]["values"]
+    assert facts["memory_bytes_per_s"]["basis"] == facts["bf16_flops"]["basis"] == "assumed"
+    other = resolve(written(kernels=[], others=steps_alone()))  # another model: by the roofline of those rates
+    assert isinstance(other.step_time_model(), Roofline)
+
+
+def test_steps_of_an_engine_that_the_catalog_lacks_make_a_node_too(written):
+    found = resolve(written(kernels=[], others=steps_alone("transformers")))
+    assert found.node.device == "cpu-test"
+    assert isinstance(found.step_time_model(), Roofline)
+
+
+def test_steps_of_models_that_nobody_described_tell_no_rates(tmp_path):
+    with pytest.raises(ScenarioError, match="nothing tells the rates of 'cpu-test'.*lines that describe the models"):
+        calibrate([machine.write(tmp_path / "k.jsonl", [], steps_alone()[1:])])
+
+
+def test_the_same_file_twice_is_refused(tmp_path):
+    path = machine.write(tmp_path / "k.jsonl", machine.rows())
+    with pytest.raises(ScenarioError, match="is given twice"):
+        calibrate([path, path])
+
+
+def test_whole_steps_say_where_a_run_leaves_what_was_measured(written, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    path = written(model="config.json", kernels=[], others=steps_alone())
+    steps = resolve(path).step_time_model()
+    assert set(steps.domain) == {"sequences", "kv_tokens", "tokens"}
+    (fewest, most), (_, reads) = steps.domain["sequences"], steps.domain["kv_tokens"]
+    assert (fewest, most) == (1, 15)
+    assert steps.beyond({1: 700.0, 15: 1000.0}, 500) == []
+    notes = steps.beyond({20: 5000.0}, 5000)
+    assert [note.split(" lie beyond")[0] for note in notes] == [
+        "batches of 20", "steps that read 100,000 KV tokens", "steps of 5,000 tokens",
+    ]  # fmt: skip
+    assert f"beyond the measured {reads:,.0f}: the fitted line goes on" in notes[1]
+    assert "lie below the measured" in steps.beyond({1: 10.0}, 1)[0]
+    capsys.readouterr()
+    main_quietly("run", path, "--format", "json")
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert any("KV tokens lie below the measured" in note for note in warnings)

@@ -9,7 +9,7 @@ from capsim.calibrate.tables import grouped, table_of, tables_of
 from capsim.catalog import load_catalog
 from capsim.efficiency import Efficiency
 from capsim.hardware import Device
-from capsim.llm import Attention, DenseLayers, ModelSpec
+from capsim.llm import Attention, DenseLayers, Experts, ModelSpec
 from capsim.measured import Measured
 from capsim.parallelism import Parallelism
 from capsim.sim.cluster import simulate
@@ -100,8 +100,8 @@ def test_another_shape_is_carried_over_in_utilisation():
     narrow = SMALL.model_copy(update={"attention": (ATTENTION.model_copy(update={"kv_heads": 4}),)})
     whole, half = (calibrated(model=m).step_time(decode(1, 32_768, m)).attention_s for m in (SMALL, narrow))
     assert half / whole == pytest.approx(0.5, rel=0.1)
-    assert calibrated().unmeasured == []
-    assert not calibrated().is_exact  # its GEMMs are not those of the model
+    assert calibrated().kernels.unmeasured == []
+    assert not calibrated().kernels.is_exact  # its GEMMs are not those of the model
 
 
 def test_a_kernel_with_a_key_that_the_model_lacks_is_another_s():
@@ -109,7 +109,7 @@ def test_a_kernel_with_a_key_that_the_model_lacks_is_another_s():
     windowed = [
         t.model_copy(update={"shape": {**t.shape, "window_tokens": 128}}) for t in TABLES if "head_dim" in t.shape
     ]
-    assert "prefill attention" in calibrated(tables=windowed).unmeasured
+    assert "prefill attention" in calibrated(tables=windowed).kernels.unmeasured
 
 
 def test_another_device_is_carried_over_by_its_datasheet():
@@ -141,7 +141,7 @@ def test_another_shape_takes_as_long_to_call():
 
 def test_what_was_not_measured_is_the_roofline_s_and_says_so():
     steps = calibrated(kv="turboquant_3bit_nc", tables=[t for t in TABLES if t.op != "gemm"])
-    assert steps.unmeasured == [
+    assert steps.kernels.unmeasured == [
         "decode attention over turboquant_3bit_nc KV (full)", "writing turboquant_3bit_nc KV", "dense layers",
     ]  # fmt: skip
     step = steps.step_time(decode(1, 8192))
@@ -195,7 +195,7 @@ def test_what_lies_beyond_the_domain_is_named():
     assert steps.beyond({1: 65_536, 16: 65_536}, 2048) == []
     how = "the fitted sum-roofline extends it"
     assert steps.beyond({17: 200, 1: 200_000}, 4096) == [
-        f"batches of 17 sequences lie beyond the measured 16: {how}",
+        f"batches of 17 lie beyond the measured 16: {how}",
         f"context 200,000 of one sequence lies beyond the measured 65,536: {how}",
         f"steps of 4,096 tokens lie beyond the measured 2,048: {how}",
     ]
@@ -214,6 +214,19 @@ def test_the_longest_context_depends_on_the_batch():
     )
 
 
+def test_what_lies_below_the_domain_is_named_where_all_of_a_run_does():
+    large = [row for row in machine.rows() if row.op != "decode_attention"
+             or (row.size("sequences") > 1 and row.size("context_tokens") > 1024)]  # fmt: skip
+    large = [row for row in large if row.op != "gemm" or row.size("tokens") > 8]
+    steps = calibrated(tables=[table_of(group, CATALOG) for group in grouped(large)])
+    how = "the fitted sum-roofline extends it"
+    assert steps.beyond({4: 300.0, 16: 5000.0}, 512) == [f"steps of 4 tokens lie below the measured 16: {how}"]
+    assert steps.beyond({1: 300.0, 16: 1000.0}, 512)[:2] == [
+        f"batches of 1 lie below the measured 4: {how}",
+        f"context 1,000 of a batch of 16 lies below the measured 2,048: {how}",
+    ]
+
+
 def test_a_cluster_on_tables_goes_as_the_plain_loop_does_step_by_step():
     """Contexts cross knots while they decode: a run of steps ends there, and nothing else changes."""
     spec = cluster(
@@ -225,3 +238,27 @@ def test_a_cluster_on_tables_goes_as_the_plain_loop_does_step_by_step():
     assert ours == pytest.approx(plain, rel=1e-12)
     runs, steps = (len(records.segments_table()) for records in made)
     assert runs < steps / 20
+
+
+def test_a_factor_on_kernels_lengthens_them_and_a_run_s_growth_alike():
+    plain, slower = calibrated(), calibrated(kernel_factor=1.25)
+    batch = decode(4, 1000, read_growth=(4.0,))
+    (alone, growth_s, valid), (whole, more_s, steps) = plain.decode_run(batch), slower.decode_run(batch)
+    assert whole.attention_s == pytest.approx(1.25 * alone.attention_s)
+    assert whole.dense_s == pytest.approx(1.25 * alone.dense_s)
+    assert whole.overhead_s == alone.overhead_s
+    assert (more_s, steps) == (pytest.approx(1.25 * growth_s), valid)
+    assert slower.kernels.is_exact == plain.kernels.is_exact
+
+
+def test_a_prefill_of_a_mixture_takes_at_least_its_launches_and_a_dense_one_is_left_alone():
+    mixture = SMALL.model_copy(
+        update={"dense": None, "experts": Experts(layers=LAYERS, count=16, top_k=2, intermediate=512)}
+    )
+    short, long = (Batch(0, (0.0,), (PrefillChunk(new, 0),), 1) for new in (16, 4096))
+    for model in (mixture, SMALL):
+        floored, plain = (calibrated(model, prefill_expert_layer_s=least) for least in (0.1, 0.0))
+        expected = max(LAYERS * 0.1, plain.step_time(short).total_s) if model is mixture else None
+        assert floored.step_time(short).total_s == pytest.approx(expected or plain.step_time(short).total_s)
+        assert floored.step_time(long).total_s == pytest.approx(plain.step_time(long).total_s)
+        assert floored.step_time(decode(4, 1000, model)) == plain.step_time(decode(4, 1000, model))

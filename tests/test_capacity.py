@@ -102,7 +102,7 @@ def test_the_estimate_never_falls_with_memory_bandwidth_or_a_looser_slo(path, sc
 
 
 def test_a_fleet_is_the_smallest_that_keeps_its_slo_with_one_node_down(resolved):
-    one = resolved("slo={tpot_s: 8 ms}")
+    one = resolved("slo={tpot_s: 7.33 ms}")
     per_node, passed = find_capacity(one).low, {}
     fleet = size_for(
         one, 4 * per_node, per_node, lambda nodes, run: passed.update({nodes: run.summary["slo"]["passed"]})
@@ -125,7 +125,7 @@ def test_a_plan_needs_a_target(resolved):
         (("scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}"), "batch cap"),
         (("kv_capacity_tokens=640", "slo={ttft_s: 100 ms}"), "KV capacity"),
         (("workload.prompt_tokens=8000", "workload.output_tokens=1", "slo={ttft_s: 800 ms}"), "compute"),
-        (("weights=bf16", "slo={tpot_s: 6.62 ms}", "workload.prompt_tokens=1"), "memory bandwidth"),
+        (("weights=bf16", "slo={tpot_s: 7.33 ms}", "workload.prompt_tokens=1"), "memory bandwidth"),
     ],
 )
 def test_what_binds_is_what_the_scenario_is_short_of(resolved, overrides, binds):
@@ -147,7 +147,7 @@ def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):
 
     monkeypatch.setattr(Roofline, "step_time", stops_in_the_third_point)
     document, at_limit = plan(
-        resolved("slo={tpot_s: 7 ms}", "calibration=none"), lambda sessions, point: points.append(sessions)
+        resolved("slo={tpot_s: 7.33 ms}", "calibration=none"), lambda sessions, point: points.append(sessions)
     )
     assert document["interrupted"] is True
     assert document["candidates"] == []
@@ -160,3 +160,34 @@ def test_relaxing_raises_one_rate_by_a_tenth(resolved):
     before, after = resolved().device, relax(resolved(), "compute").device
     assert after.fp8_flops == pytest.approx(1.1 * before.fp8_flops)
     assert after.memory_bytes_per_s == before.memory_bytes_per_s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["edge-llama8b-mac", "agent-qwen30b-h200"])
+def test_twice_the_horizon_leaves_capacity_inside_the_bracket(name, monkeypatch):
+    one = resolve(Path(__file__).parents[1] / "scenarios" / f"{name}.yaml", ["nodes=1"])
+    once = find_capacity(one)
+    monkeypatch.setattr(sessions, "MIN_REQUESTS", 2 * sessions.MIN_REQUESTS)
+    monkeypatch.setattr(sessions, "TURNOVERS", 2 * sessions.TURNOVERS)
+    twice = find_capacity(one)
+    assert once.low <= twice.high
+    assert twice.low <= once.high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        (["kv_capacity_tokens=640", "slo={ttft_s: 100 ms}"], ["kv_capacity_tokens=800", "slo={ttft_s: 100 ms}"]),
+        (["scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}"], ["scheduler.max_num_seqs=4", "slo={ttft_s: 150 ms}"]),
+    ],
+    ids=["memory", "slo"],
+)
+def test_simulated_capacity_rises_with_memory_and_a_looser_slo_up_to_the_bracket(resolved, less, more):
+    assert find_capacity(resolved(*more)).high >= find_capacity(resolved(*less)).low
+
+
+@pytest.mark.slow
+def test_simulated_capacity_rises_with_bandwidth_up_to_the_bracket(resolved):
+    one = resolved("scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}")
+    assert find_capacity(relax(one, "memory bandwidth")).high >= find_capacity(one).low

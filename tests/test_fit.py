@@ -17,13 +17,16 @@ from capsim.slo import SLO
 from capsim.workload.figures import figures
 from capsim.workload.fit import by_the_minute, fit
 from capsim.workload.fit_lengths import fit_tokens
-from capsim.workload.generated import generated, requests_per_s
+from capsim.workload.fit_sessions import fit_sessions
+from capsim.workload.generated import generated, generated_beside, requests_per_s
 from capsim.workload.inference_perf import read_profile
 from capsim.workload.preset import preset_of
 from capsim.workload.requests import draw_arrivals, draw_lengths, traffic
 from capsim.workload.servegen import read_clients
 from capsim.workload.spec import Workload, WorkloadPreset
+from capsim.workload.steady import sessions_in
 from capsim.workload.streams import stream
+from capsim.workload.trace_figures import trace_figures
 from capsim.workload.traces import Trace, read_trace
 
 SHARED = Path(__file__).parents[2] / "shared" / "traces"
@@ -106,16 +109,12 @@ def test_few_requests_still_fit(tmp_path):
     [
         ("AzureLLMInferenceTrace_conv.csv", "profile", 0.12, 0.03),
         ("AzureLLMInferenceTrace_code.csv", "on_off", 0.25, 0.03),
-        ("mooncake_conversation_trace.jsonl", "profile", 0.42, 0.08),
+        ("mooncake_conversation_trace.jsonl", "profile", 0.2, 0.05),
         ("mooncake_synthetic_trace.jsonl", "poisson", 0.25, 0.03),
     ],
 )
 def test_traces_are_reproduced(name, kind, worst, means):
-    """Every dispersion within ``worst`` (as |ln ratio|), mean lengths within ``means``, KS within .04.
-
-    Of sessions told inside one hour the later turns grow in number from its beginning on, as the first turns of the
-    earliest lie before it; sessions that have been coming for long do not, and are less dispersed at 60 s.
-    """
+    """Every dispersion within ``worst`` (as |ln ratio|), mean lengths within ``means``, KS within .04."""
     found = fit(read_trace(SHARED / name))
     assert found.values["arrival"]["kind"] == kind
     ratios = [abs(np.log(a / b)) for a, b in zip(found.generated.idc, found.trace.idc, strict=True)]
@@ -160,12 +159,34 @@ def islice_sessions(workload, count):
     return list(islice(begin.arrival_s, count)), list(islice(begin.chats, count))
 
 
+def test_what_the_end_of_a_trace_cut_off_is_made_up_for():
+    """An hour of sessions that last half of one shows too few turns and too short pauses; the fit has those drawn."""
+    drawn = Workload.model_validate({
+        "arrival": {"kind": "poisson", "rate_per_s": 3}, "duration_s": 3600, "prompt_tokens": 900,
+        "output_tokens": 40, "think_s": {"kind": "exponential", "mean": 900},
+        "session": {"turns": {"kind": "geometric", "mean": 3}, "new_tokens": 50},
+    })  # fmt: skip
+    rows = [
+        (at_s, prompt, number)
+        for number, (times_s, chat) in enumerate(sessions_in(drawn, 5, 0))
+        for at_s, prompt in zip(times_s, chat.prompt_tokens, strict=True)
+    ]
+    arrival_s, prompt, session = map(np.array, zip(*sorted(rows), strict=True))
+    trace = Trace(arrival_s - arrival_s[0], prompt, np.full(len(rows), 40), session=session)
+    fitted = Workload.model_validate(fit_sessions(trace))
+    shown = trace_figures(trace)
+    assert (shown.turns.mean, shown.gap_s.mean) < (2.3, 750)
+    uniforms = stream(0, 0, "any").random((50_000, 2))
+    assert fitted.session.turns.draw(uniforms).mean() == pytest.approx(3, rel=0.1)
+    assert fitted.think_s.draw(uniforms).mean() == pytest.approx(900, rel=0.1)
+
+
 def test_parents_alone_make_sessions():
     """The trace's own session column may be empty."""
     rows = np.arange(1200)
     parent = np.where(rows % 3 == 0, -1, rows - 1)
     trace = Trace(rows * 1.0, 100 + 50 * (rows % 3), np.full(1200, 5), session=np.full(1200, -1), parent=parent)
-    assert fit(trace).generated.turns.mean == 3
+    assert fit(trace).generated.turns.mean == pytest.approx(3, rel=0.005)
 
 
 def test_pauses_are_those_that_the_trace_knows():
@@ -188,22 +209,26 @@ def test_prompts_that_do_not_grow_are_no_sessions():
     ("preset", "name", "cv", "worst"),
     [
         ("chat-azure23", "AzureLLMInferenceTrace_conv.csv", 0.05, 0.15),
-        ("chat-kimi", "mooncake_conversation_trace.jsonl", 0.02, 0.42),
+        ("chat-kimi", "mooncake_conversation_trace.jsonl", 0.02, 0.2),
         ("code-complete", "AzureLLMInferenceTrace_code.csv", 0.1, 0.35),
     ],
 )
 def test_presets_generate_what_their_trace_shows(preset, name, cv, worst):
     """Code completion falls short by up to a quarter at 10 and 60 s, as every renewal process tried did."""
     trace = read_trace(SHARED / name)
-    made = generated(load_catalog().workloads[preset], 3480.0)
     seen = load_catalog().traffic[preset]
+    made = generated_beside(load_catalog().workloads[preset], seen)
     assert seen.cv == pytest.approx(np.diff(trace.arrival_s).std() / np.diff(trace.arrival_s).mean(), rel=0.001)
     assert made.cv == pytest.approx(seen.cv, rel=cv)
     assert made.rate_per_s == pytest.approx(seen.rate_per_s, rel=0.05)
     assert max(abs(np.log(a / b)) for a, b in zip(made.idc, seen.idc, strict=True)) < worst
-    prompt, _ = draw_lengths(load_catalog().workloads[preset], 50_000)
-    apart = 0.1 if seen.turns.mean else 0.03
-    assert np.quantile(prompt, [0.5, 0.95]) == pytest.approx(np.quantile(trace.prompt_tokens, [0.5, 0.95]), rel=apart)
+    prompt = made.prompt_tokens
+    apart = 0.06 if seen.turns.mean else 0.03
+    assert [prompt.p50, prompt.p95] == pytest.approx(np.quantile(trace.prompt_tokens, [0.5, 0.95]), rel=apart)
+    if seen.turns.mean is not None:
+        assert made.turns.mean == pytest.approx(seen.turns.mean, rel=0.02)
+        assert [made.gap_s.mean, made.gap_s.p50] == pytest.approx([seen.gap_s.mean, seen.gap_s.p50], rel=0.06)
+        assert made.reuse == pytest.approx(seen.reuse, rel=0.05)
 
 
 @needs_shared
@@ -248,7 +273,7 @@ def test_every_preset_generates_what_is_known_of_its_source():
     catalog = load_catalog()
     assert set(catalog.traffic) == set(catalog.workloads)
     for name, preset in catalog.workloads.items():
-        made, seen = generated(preset, 1200.0), catalog.traffic[name]
+        made, seen = generated_beside(preset, catalog.traffic[name]), catalog.traffic[name]
         if seen.rate_per_s is not None:
             assert made.rate_per_s == pytest.approx(seen.rate_per_s, rel=0.25)
         for mine, theirs in ((made.prompt_tokens, seen.prompt_tokens), (made.output_tokens, seen.output_tokens)):
@@ -257,8 +282,8 @@ def test_every_preset_generates_what_is_known_of_its_source():
             if theirs.p95 is not None:
                 assert mine.p95 == pytest.approx(theirs.p95, rel=0.15 if seen.turns.mean else 0.05), name
         if made.turns.mean is not None and name != "inference-perf-code-generation":
-            assert made.turns.p95 == pytest.approx(seen.turns.p95 or made.turns.p95, rel=0.2), name
-            assert made.turns.mean == pytest.approx(seen.turns.mean or 1, rel=0.2), name
+            assert made.turns.p95 == pytest.approx(seen.turns.p95 or made.turns.p95, rel=0.2, abs=1), name
+            assert made.turns.mean == pytest.approx(seen.turns.mean or 1, rel=0.2, abs=1), name
             assert seen.gap_s.p50 is None or made.gap_s.p50 == pytest.approx(seen.gap_s.p50, rel=0.05), name
             assert made.reuse == pytest.approx(seen.reuse or made.reuse, abs=0.06), name
 

@@ -4,10 +4,13 @@ import tracemalloc
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from capsim.metrics import requests, steps
 from capsim.metrics.sample import RESOLUTION, ROOM, Pool, Sample, equally
+from capsim.sim.columns import Columns
+from capsim.sim.records import Records
 
 RNG = np.random.default_rng(1)
 
@@ -96,3 +99,43 @@ def test_the_peak_of_several_replicas_is_that_of_their_sum():
         pieces = np.array_split(np.arange(len(chunk)), parts)
         done = steps.read((chunk.iloc[piece] for piece in pieces), len(chunk), 0.0, np.inf, 3)
         assert done.peak.most == most
+
+
+def test_columns_read_one_at_a_time_are_those_of_the_whole_table():
+    """Rows were written as requests ended; some are left out by masks, one after the other."""
+    frame = pd.DataFrame({"arrival_s": np.arange(50.0), "outcome": pd.Categorical(["completed", "rejected"] * 25)})
+    order = RNG.permutation(50)
+    file = pa.Table.from_pandas(frame.iloc[np.argsort(order)], preserve_index=False)
+    columns = Columns(file.column, order, pd.RangeIndex(50))
+    late, served = (lambda t: t["arrival_s"] >= 5), (lambda t: (t["outcome"] == "completed").to_numpy())
+    for keep in (late, served, lambda t: t["arrival_s"] < 9):
+        columns, frame = columns[keep(columns)], frame[keep(frame)]
+        pd.testing.assert_frame_equal(columns[["outcome", "arrival_s"]], frame[["outcome", "arrival_s"]])
+        pd.testing.assert_series_equal(columns["arrival_s"], frame["arrival_s"])
+        assert len(columns) == len(frame)
+
+
+def test_measuring_a_longer_run_takes_little_more_memory():
+    """Some columns of the requests at a time: less than a third of what all of them take."""
+    grown = measuring_bytes(150_000) - measuring_bytes(50_000)
+    assert grown / 100_000 < 60
+
+
+def measuring_bytes(count):
+    records = Records()
+    for row in range(count):
+        times = [row * 0.5] * 5 + [row * 0.5 + 0.5]
+        records.requests.append(
+            (row, row, row, 0, "default", 0, 0, 100, 0, 0, 20, *times, 0, [], 0.0, "completed", "")
+        )  # fmt: skip
+    records.close()
+    tracemalloc.start()
+    table = records.requests_columns()
+    measured = requests.measured(table, requests.warmup_requests(table, None))
+    for name in requests.SPANS:
+        requests.latency(measured, name).summary()
+    requests.good(measured, {"ttft_s": 1.0, "tpot_s": 1.0}, {})
+    requests.backlog_growth(table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak

@@ -16,7 +16,7 @@ from plain_engine import plain_records
 from capsim.capacity import with_sessions
 from capsim.errors import ScenarioError
 from capsim.experiment import run
-from capsim.metrics.requests import good, good_share, latencies, measured, window
+from capsim.metrics.requests import good, good_share, latency, measured, window
 from capsim.metrics.sessions import counted
 from capsim.metrics.steps import node_use
 from capsim.scenario import resolve
@@ -612,8 +612,8 @@ def test_a_retry_counts_from_the_first_try_and_once():
         "first_token_s": [np.nan, 1.5, 5.5, np.nan], "finished_s": [np.nan, 2.0, 6.0, np.nan],
         "outcome": ["rejected", "completed", "completed", "rejected"],
     })  # fmt: skip
-    assert latencies(table)["ttft_s"].seconds.tolist() == [0.5, 5.5]
-    assert latencies(table)["e2e_s"].seconds.tolist() == [1.0, 6.0]
+    assert latency(table, "ttft_s").seconds.tolist() == [0.5, 5.5]
+    assert latency(table, "e2e_s").seconds.tolist() == [1.0, 6.0]
     assert good_share(table, good(table, {"ttft_s": 9.0}, {})) == pytest.approx(2 / 3)
     assert good_share(table, good(table, {"ttft_s": 1.0}, {})) == pytest.approx(1 / 3)
     assert measured(table, 1)["ask"].tolist() == [1, 3]

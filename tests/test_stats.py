@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from capsim.stats import (
+    difference_interval,
     growth_per_s,
     mser5,
+    quantile_interval,
     t_interval,
     warmup_length,
     weighted_quantiles,
@@ -44,6 +46,46 @@ def test_t_interval_covers_the_mean(level):
     samples = np.random.default_rng(1).normal(5, 2, size=(1500, 6))
     share = np.mean([covers(t_interval(sample, level), 5) for sample in samples])
     assert share == pytest.approx(level, abs=3 * math.sqrt(level * (1 - level) / 1500))
+
+
+def test_paired_differences_are_one_sample_and_others_are_welchs():
+    one, other = [10.0, 20.0, 30.0], [11.0, 22.0, 33.0]
+    # differences 1, 2, 3: standard deviation 1, t(0.975, 2) = 4.303
+    assert difference_interval(one, other, paired=True) == pytest.approx((2, 4.3027 / math.sqrt(3)), rel=1e-4)
+    # variances 100 and 121, each over 3: standard error 8.583, 3.964 degrees of freedom, t(0.975) = 2.787
+    assert difference_interval(one, other, paired=False) == pytest.approx((2, 2.787 * 8.583), rel=1e-3)
+
+
+def test_a_single_value_or_no_noise_has_no_width():
+    assert math.isnan(difference_interval([1], [2], paired=True)[1])
+    assert math.isnan(difference_interval([1], [2, 3], paired=False)[1])
+    assert difference_interval([1, 1], [3, 3], paired=False) == (2, 0)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_intervals_of_differences_cover_the_truth(paired):
+    random = np.random.default_rng(11)
+    shared = random.normal(0, 3, size=(1500, 6)) if paired else 0
+    one = random.normal(5, 1, size=(1500, 6)) + shared
+    other = random.normal(7, 2, size=(1500, 6)) + shared
+    pairs = zip(one, other, strict=True)
+    share = np.mean([covers(difference_interval(*pair, paired=paired), 2) for pair in pairs])
+    assert share == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 1500))
+
+
+def test_order_statistics_enclose_a_quantile():
+    # of 100 values the median lies between ranks 40 and 61, a textbook case (Hahn and Meeker 1991, §5.2)
+    assert quantile_interval(np.arange(1, 101), 0.5) == (50, 40, 61)
+    at, low, high = quantile_interval(np.arange(1, 11), 0.95)
+    assert (at, low) == (10, 8)
+    assert math.isnan(high)  # ten values cannot bound their p95 from above
+
+
+def test_order_statistics_cover_at_least_as_often_as_they_say():
+    samples = np.random.default_rng(12).exponential(1, size=(1500, 200))
+    truth = -math.log(1 - 0.9)
+    held = [low <= truth <= high for _, low, high in (quantile_interval(sample, 0.9) for sample in samples)]
+    assert 0.945 <= np.mean(held) <= 0.985
 
 
 def test_mser5_cuts_a_transient():
@@ -128,6 +170,9 @@ def test_growth_of_an_overloaded_queue_is_seen():
     [
         (lambda: t_interval([]), "values is empty"),
         (lambda: t_interval([1, 2], level=95), "level must be between 0 and 1"),
+        (lambda: difference_interval([1], [1, 2], paired=True), "one length"),
+        (lambda: quantile_interval([], 0.5), "values is empty"),
+        (lambda: quantile_interval([1], 1), "q must be between"),
         (lambda: warmup_length([1, 2], floor=1), "floor must be in"),
         (lambda: weighted_quantiles([1, 2], [1], [0.5]), "weights must"),
         (lambda: weighted_quantiles([1, 2], [0, 0], [0.5]), "weights must"),

@@ -1,13 +1,17 @@
 """Sweeps: every point once, nothing lost, the same bytes however often they were stopped."""
 
 import errno
+import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -67,6 +71,8 @@ def test_every_combination_is_a_row_in_the_files_order(sweep_file):
     assert set(frame["status"]) == {"done"}
     assert frame["requests_per_s"][1] > 1.5 * frame["requests_per_s"][0]
     pd.testing.assert_frame_equal(pd.read_parquet(sweep_file.parent / "out" / TABLE), frame, check_dtype=False)
+    figures = {re.sub("^(tpot|itl|e2e|queue)_s_", "ttft_s_", name) for name in frame.columns[2:]}
+    assert figures <= set(re.findall(r"\w+", (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()))
 
 
 def test_a_second_start_does_only_what_is_missing(sweep_file):
@@ -152,6 +158,11 @@ def test_a_directory_of_something_else_or_of_a_running_sweep_is_refused(sweep_fi
         (GRID + "taks: run\n", r"sweep.yaml:5 taks: unknown key \(did you mean 'task'"),
         (GRID.replace("base", "bass"), r"sweep.yaml:1 scenario: file not found"),
         (GRID.replace("[2, 4]", "[]"), "no values"),
+        (
+            GRID.replace("kv_format", "kv_fromat"),
+            r"sweep.yaml:3 grid.kv_fromat: unknown key .*did you mean 'kv_format'",
+        ),
+        ("scenario: base.yaml\npoints:\n  - {workload.arival: 1}\n", r"sweep.yaml:3 points.0.workload.arival: unknown"),
     ],
 )
 def test_a_bad_sweep_file_says_where(sweep_file, text, message):
@@ -169,13 +180,29 @@ def finished(path):
     return {place.name: place.stat().st_ino for place in (path.parent / "killed" / "points").glob("*.json")}
 
 
+def children(process):
+    """Processes of its own, where the system tells."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+
+
+def alive(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
 def kill_after(path, points):
-    """Start the sweep, and kill all of its processes once so many more points are finished."""
+    """Start the sweep, and kill it once so many more points are finished; its workers must end with it."""
     process, before = start(path), len(finished(path))
     while process.poll() is None and len(finished(path)) < before + points:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    workers = children(process)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
 
 
 def check_killed(path, kills):
@@ -204,6 +231,55 @@ def test_two_hundred_points_killed_three_times(sweep_file):
     rates = ", ".join(f"{1 + rate / 100:.2f}" for rate in range(100))
     sweep_file.write_text(GRID.replace("[2, 4]", f"[{rates}]"))
     check_killed(sweep_file, kills=3)
+
+
+def test_processes_that_die_are_replaced_and_nothing_is_missing(sweep_file):
+    deaths = []
+
+    def kill(progress):
+        if progress.done == 1 and not deaths:
+            deaths.extend(multiprocessing.active_children())
+            for child in deaths:
+                child.kill()
+
+    frame = run_sweep(load_sweep(sweep_file), sweep_file.parent / "out", jobs=2, on_point=kill)
+    assert deaths
+    assert list(frame["status"]) == ["done"] * 4
+
+
+class Dying(Here):
+    """Processes of which two work at once; one dies at a certain rate, and takes its neighbour with it."""
+
+    def submit(self, fn, task, scenario, point):
+        future = super().submit(fn, task, scenario, point)
+        if point["workload.arrival.rate_per_s"] == 4 or (self.ran and self.ran[0] != point and len(self.ran) == 2):
+            future = Future()
+            future.set_exception(BrokenProcessPool("died"))
+        return future
+
+
+def test_a_point_that_kills_its_process_is_told_from_its_neighbours(sweep_file, monkeypatch):
+    sweep_file.write_text("scenario: base.yaml\ngrid:\n  workload.arrival.rate_per_s: [4, 2, 6]\n")
+    monkeypatch.setattr(sweep_run, "processes", lambda jobs: nullcontext(Dying()))
+    frame = run_sweep(load_sweep(sweep_file), sweep_file.parent / "out", jobs=2)
+    assert list(frame["status"]) == ["failed", "done", "done"]
+    assert "its process died" in frame["reason"][0]
+
+
+def test_small_numbers_stay_numbers(sweep_file):
+    sweep_file.write_text("scenario: base.yaml\npoints:\n  - {slo.ttft_s: 1.0e-05}\n")
+    frame, _ = swept(sweep_file)
+    assert list(frame["status"]) == ["done"], frame["reason"][0]
+    assert frame["goodput"][0] == 0
+
+
+def test_an_overload_says_why_it_has_no_percentiles(sweep_file):
+    sweep_file.write_text(
+        "scenario: base.yaml\npoints:\n  - {workload.arrival.rate_per_s: 5000, workload.requests: 3000}\n"
+    )
+    frame, _ = swept(sweep_file)
+    assert "backlog grows" in frame["reason"][0]
+    assert frame["ttft_s_p95"].isna().all()
 
 
 def test_an_interrupted_sweep_keeps_its_points(sweep_file):
@@ -246,3 +322,12 @@ def test_shipped_sweeps_load():
     for path in (Path(__file__).parents[1] / "scenarios" / "sweeps").glob("*.yaml"):
         assert path.read_text().startswith("# For ")
         assert len(load_sweep(path).all_points) > 1
+
+
+@pytest.mark.parametrize("library", ["duckdb", "polars"])
+def test_other_libraries_open_the_table(library, sweep_file):
+    module = pytest.importorskip(library)
+    frame, _ = swept(sweep_file)
+    table = module.read_parquet(str(sweep_file.parent / "out" / TABLE))
+    rows = table.fetchall() if library == "duckdb" else table.rows()
+    assert [row[:2] for row in rows] == list(zip(*(frame[path] for path in frame.columns[:2]), strict=True))

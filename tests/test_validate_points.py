@@ -186,6 +186,31 @@ def test_the_verb_keeps_fit_and_judge_apart(tmp_path, capsys):
     assert set(json.loads(shown["json"])["errors"]) == {"fit", "judge"}
 
 
+def test_what_is_far_off_is_told_with_what_its_steps_are_made_of(tmp_path):
+    slow = point(figures=(Published("median_tpot", simulated()[0] / 2, "ms", "judge"),))
+    (row,) = summarise(tmp_path, [predict(slow)])["made_of"]
+    assert (row["model"], row["metric"], row["figures"]) == ("Llama-3.1-8B", "TPOT", 1)
+    assert row["bias"] == pytest.approx(1)
+    assert sum(row["step_time_share"].values()) == pytest.approx(1)
+    near = point(figures=(Published("median_tpot", simulated()[0], "ms", "judge"),))
+    assert summarise(tmp_path, [predict(near)])["made_of"] == []
+
+
+def test_published_points_are_drawn_beside_the_simulated(tmp_path, capsys):
+    path, drawn = write(tmp_path / "points.csv", CLOSED), tmp_path / "points.svg"
+    with pytest.raises(SystemExit) as end:
+        main(["validate", str(path), "--chart", str(drawn)])
+    assert end.value.code == 0
+    text = drawn.read_text()
+    assert "Simulated against published" in text
+    assert "TPOT, published (ms)" in text
+    assert "TTFT" not in text
+    with pytest.raises(SystemExit) as end:
+        main(["validate", str(path), "--chart", str(tmp_path / "points.nothing")])
+    assert end.value.code
+    assert "name it .svg or .png" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published points are not beside the checkout")
 def test_no_error_has_grown_by_more_than_a_tenth_since_it_was_cited():

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from capsim import sizing
 from capsim.breakeven.node import Carried
 from capsim.scenario import Resolved
 from capsim.workload.arrivals import Poisson, Profile, long_run_rate_per_s
 from capsim.workload.classes import Superposed
+from capsim.workload.levels import HOUR_S, peak_per_s
 from capsim.workload.sessions import Users
 from capsim.workload.spec import Closed
 from capsim.workload.steady import requests_per_s
@@ -39,9 +39,9 @@ def _hours(profile: Profile) -> tuple[tuple[float, ...], float]:
     """Weights of the hours (of longer parts where the profile has such), 1 on average, and of the busiest hour."""
     assert profile.period_s is not None
     rates = np.array(profile.rates_per_s)
-    parts = min(len(rates), max(1, round(sizing.HOUR_S * len(rates) / profile.period_s)))
+    parts = min(len(rates), max(1, round(HOUR_S * len(rates) / profile.period_s)))
     whole = rates.reshape(-1, parts).mean(axis=1) if len(rates) % parts == 0 else rates
-    return tuple((whole / rates.mean()).tolist()), float(sizing.peak_hour_per_s(profile) / rates.mean())
+    return tuple((whole / rates.mean()).tolist()), float(peak_per_s(profile) / rates.mean())
 
 
 def _mean_requests_per_s(resolved: Resolved) -> float:
@@ -57,5 +57,5 @@ def _mean_requests_per_s(resolved: Resolved) -> float:
     mean_per_s = long_run_rate_per_s(family)
     if not workload.in_sessions:
         return mean_per_s
-    steady = workload.model_copy(update={"arrival": Poisson(kind="poisson", rate_per_s=mean_per_s)})
+    steady = workload.changed(arrival=Poisson(kind="poisson", rate_per_s=mean_per_s))
     return requests_per_s(steady, resolved.longest)

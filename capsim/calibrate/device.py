@@ -6,6 +6,9 @@ from typing import Any
 from capsim.catalog import Catalog
 from capsim.errors import ScenarioError
 from capsim.hardware import Device
+from capsim.hugging_face import model_from_config
+from capsim.kernel_tables.work import BF16_BYTES
+from capsim.llm import ModelSpec
 from capsim.measurements import Kernel, Measurements
 
 KINDS = {"cpu": "cpu", "cuda": "gpu", "mlx": "mac", "ascend": "npu"}
@@ -31,31 +34,59 @@ def key_of(name: str) -> str:
 
 
 def measured_device(files: Sequence[Measurements]) -> Device:
-    """A device by its measured ceilings, its memory from the header.
+    """A device by its measured ceilings, or by what the steps of an engine imply; its memory from the header.
 
     Its power was not measured and stands as 0 W: it costs nothing until a scenario prices it.
 
     Raises
     ------
     ScenarioError
-        No header says how much memory there is, or no kernel was measured.
+        No header says how much memory there is, or neither kernels nor steps of a model that is described were
+        measured.
     """
     header = files[0].header
     kernels = [row for file in files for row in file.kernels]
     memory = next((m for file in files if (m := file.header.environment.get("memory_bytes"))), None)
-    if not kernels:
-        message = f"no kernels of '{header.device}', which the catalog does not know: its rates must be measured"
-        hint = "give the file of kernels_bench beside this one"
-        raise ScenarioError.one(message, path=files[0].path, hint=hint)
     if not isinstance(memory, (int, float)) or memory <= 0:
         message = f"the catalog has no device '{header.device}', and the header does not say how much memory it has"
         hint = 'add "memory_bytes" to the environment of the header, or name a device of the catalog'
         raise ScenarioError.one(message, path=files[0].path, line=1, key="environment.memory_bytes", hint=hint)
+    rates = (memory_rate(kernels), arithmetic_rate(kernels)) if kernels else implied_rates(files)
     return Device(
-        name=_title(header.device, header.environment), kind=KINDS.get(kernels[0].backend, "cpu"),
-        memory_bytes=float(memory), memory_bytes_per_s=memory_rate(kernels), bf16_flops=arithmetic_rate(kernels),
-        power_w=0.0,
+        name=_title(header.device, header.environment), kind=KINDS.get(kernels[0].backend, "cpu") if kernels else "cpu",
+        memory_bytes=float(memory), memory_bytes_per_s=rates[0], bf16_flops=rates[1], power_w=0.0,
     )  # fmt: skip
+
+
+def implied_rates(files: Sequence[Measurements]) -> tuple[float, float]:
+    """Bytes a second and FLOP/s that whole steps in 16 bits must at least have reached: the quickest of them read all
+    weights but those of routed experts, and each prefilled token was multiplied with its own.
+
+    Raises
+    ------
+    ScenarioError
+        No steps of a model that is described.
+    """
+    described = {(row.engine, row.name): row for file in files for row in file.models}
+    models = {key: model_from_config(row.config, row.name) for key, row in described.items()}
+    steps = [(model, row) for file in files for row in file.steps if (model := models.get((row.engine, row.model)))]
+    if not steps:
+        message = f"nothing tells the rates of '{files[0].header.device}', which the catalog does not know"
+        hint = "give the file of kernels_bench beside this one, or the lines that describe the models of its steps"
+        raise ScenarioError.one(message, path=files[0].path, hint=hint)
+    bandwidth = _most(BF16_BYTES * _dense(model, heads=1) / row.step_s for model, row in steps)
+    return bandwidth, _most(2.0 * _passed(model) * row.prefill_tokens / row.step_s for model, row in steps)
+
+
+def _dense(model: ModelSpec, heads: int = 0) -> int:
+    """Parameters that every step reads; with the LM head or without."""
+    return model.attention_parameters + model.dense_parameters + heads * model.embedding_parameters
+
+
+def _passed(model: ModelSpec) -> int:
+    """Parameters that a prefilled token is multiplied with."""
+    experts = model.experts
+    return _dense(model) + (model.expert_parameters * experts.top_k * experts.layers if experts else 0)
 
 
 def memory_rate(kernels: Sequence[Kernel]) -> float:

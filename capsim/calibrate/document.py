@@ -12,7 +12,7 @@ from capsim.calibrate.device import key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overheads, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import domain_of, fit_steps
-from capsim.calibrate.tables import Rows, fastest, grouped, has_slope, kind_of, tables_of
+from capsim.calibrate.tables import CEILINGS, Rows, fastest, grouped, has_slope, kind_of, tables_of
 from capsim.calibrate.thinning import thinned
 from capsim.catalog import Catalog, load_catalog
 from capsim.efficiency import Efficiency
@@ -32,7 +32,6 @@ BF16 = "bf16"
 HOST = ("step_s", "sequence_s")
 KEPT = (*HOST, "collective_s", "link_fraction", "expert_imbalance")  # from the catalog where nothing tells them
 NO_TIMES = dict.fromkeys((*HOST, "layer_s", "expert_layer_s"), 0.0)
-CEILINGS = ("memory_copy", "memory_read", "experts_dense")  # measured to compare with, parts of no step
 DIGITS = 5
 MANY_SHAPES = 8  # of one operation, implementation and format: judged together
 
@@ -241,8 +240,14 @@ def _facts(files: Sequence[Measurements], basis: str) -> dict[str, Any]:
 
 def _device_facts(files: Sequence[Measurements]) -> dict[str, Any]:
     facts = _facts(files, "measured")
-    power = {"basis": "assumed", "source": "not measured: set it where power is paid for", "as_of": facts["as_of"]}
-    return {**facts, "values": {"power_w": power}}
+    assumed = {"power_w": "not measured: set it where power is paid for"}
+    if not any(file.kernels for file in files):
+        at_least = "no kernels were measured: what whole steps at least reached"
+        assumed |= {"memory_bytes_per_s": at_least, "bf16_flops": at_least}
+    values = {
+        name: {"basis": "assumed", "source": why, "as_of": facts["as_of"]} for name, why in assumed.items()
+    }  # fmt: skip
+    return {**facts, "values": values}
 
 
 def _plain(spec: Any) -> dict[str, Any]:

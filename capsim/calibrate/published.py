@@ -119,6 +119,7 @@ def refit_published(points: Path, folder: Path) -> list[tuple[str, dict[str, flo
     head = "# Written by capsim refit --points: coefficients fitted on published speeds of one stream.\n"
     text = yaml.dump(entries, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         old = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) if path.is_file() else {}
         path.write_text(head + text, encoding="utf-8")
     except OSError as error:

@@ -21,7 +21,7 @@ def kernel_residual(groups: Sequence[Sequence[Kernel]], catalog: Catalog) -> Res
     Ends are kept, so that both are judged inside their domain; with fewer than three sizes along a curve every other
     curve is held out, and with fewer than three curves nothing is.
     """
-    judged = [points for rows in groups if (points := _points_held_out(rows, catalog)).size]
+    judged = [points for rows in groups if (points := points_held_out(rows, catalog)).size]
     first = groups[0][0]
     table = fit = None
     held_out = 0
@@ -45,7 +45,7 @@ def layer_residual(rows: Sequence[Kernel], steps: Steps) -> Residual:
 
 def size_errors(rows: Sequence[Kernel], catalog: Catalog) -> np.ndarray:
     """Relative errors of the table of the sizes kept at those held out; none where nothing was held out."""
-    by_table, _, measured = _points_held_out(rows, catalog)
+    by_table, _, measured = points_held_out(rows, catalog)
     return by_table / measured - 1
 
 
@@ -55,10 +55,7 @@ def step_residual(rows: Sequence[Step], kernels: StepTimeModel | None) -> Residu
     ``table`` are the errors of steps put together from kernels, with the host time of the steps that were kept, and
     ``fit`` those of the fit to whole steps.
     """
-    episodes = sorted({row.episode for row in rows})
-    odd = set(episodes[1::2])
-    held = [row for row in rows if row.episode in odd] if odd else list(rows[1::2])
-    kept = [row for row in rows if row.episode not in odd] if odd else list(rows[::2])
+    kept, held = halves_of_steps(rows)
     measured = np.array([row.step_s for row in held])
     table = fit = None
     if len(kept) < len(COEFFICIENTS):  # too few to be halved
@@ -69,6 +66,14 @@ def step_residual(rows: Sequence[Step], kernels: StepTimeModel | None) -> Residu
     return Residual(
         what="step", by=rows[0].engine, shape=rows[0].model, points=len(rows), held_out=len(held), table=table, fit=fit
     )
+
+
+def halves_of_steps(rows: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """Steps kept and held out: every other episode, or every other step of one."""
+    odd = set(sorted({row.episode for row in rows})[1::2])
+    if not odd:
+        return list(rows[::2]), list(rows[1::2])
+    return [row for row in rows if row.episode not in odd], [row for row in rows if row.episode in odd]
 
 
 def _put_together(kernels: StepTimeModel, kept: Sequence[Step], held: Sequence[Step]) -> np.ndarray:
@@ -94,8 +99,9 @@ def _label_of_many(groups: Sequence[Sequence[Kernel]]) -> str:
     return " ".join([*formats, f"{len(groups)} shapes"])
 
 
-def _points_held_out(rows: Sequence[Kernel], catalog: Catalog) -> np.ndarray:
-    """Seconds by the table, by its sum-roofline and as measured at the sizes held out, shape (3, n)."""
+def points_held_out(rows: Sequence[Kernel], catalog: Catalog) -> np.ndarray:
+    """Of one kernel at one shape, seconds by the table, by its sum-roofline and as measured, at the sizes held out.
+    Shape (3, n)."""
     kept, held = _halves(rows)
     if not held:
         return np.empty((3, 0))

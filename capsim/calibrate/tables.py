@@ -18,6 +18,7 @@ ROUTING = ("active_experts", "skew")
 FORMATS = ("kv_format", "weight_format")
 COLLECTIVES = ("all_reduce", "all_to_all")  # the latency of a call depends on how many take part
 PLAIN_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0}
+CEILINGS = ("memory_copy", "memory_read", "experts_dense")  # measured to compare with, parts of no step
 FEWEST_POINTS = 3  # of a sum-roofline's three coefficients
 Rows = list[Kernel]
 

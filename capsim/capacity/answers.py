@@ -6,12 +6,13 @@ from typing import Any
 from capsim import cost
 from capsim.capacity.binds import NOTHING, relax, relaxable
 from capsim.capacity.candidates import candidates
-from capsim.capacity.fleet import smallest, with_nodes
-from capsim.capacity.instant import Instant, fleet_of, of_nodes
+from capsim.capacity.fleet import with_nodes
+from capsim.capacity.growth import nodes_for
+from capsim.capacity.instant import Instant, fleet_of
 from capsim.capacity.sessions import guess
+from capsim.capacity.traced import with_drawn_sessions
 from capsim.errors import Infeasible
 from capsim.estimate.replica import COARSE
-from capsim.estimate.users import Fleet
 from capsim.scenario import Resolved
 from capsim.scenario.lock import basis_of
 
@@ -31,10 +32,15 @@ def answers(resolved: Resolved) -> dict[str, list[dict[str, Any]]]:
 
 
 def rank(row: dict[str, Any]) -> tuple[bool, float, int]:
-    """By monthly cost of the fleet for the users asked for, else of a session on one node; unknown prices last."""
+    """The cheapest first, unknown prices last."""
+    usd = cost_of(row)
+    return usd is None, usd or 0.0, -row["sessions"]
+
+
+def cost_of(row: dict[str, Any]) -> float | None:
+    """Monthly dollars of the fleet for the users asked for, else of a session on one node; None if unknown."""
     monthly_usd = row["monthly_usd"]
-    per = 1 if row["nodes"] is not None else row["sessions"]
-    return monthly_usd is None, 0.0 if monthly_usd is None else monthly_usd / per, -row["sessions"]
+    return None if monthly_usd is None else float(monthly_usd / (1 if row["nodes"] is not None else row["sessions"]))
 
 
 def answer(resolved: Resolved) -> dict[str, Any]:
@@ -51,14 +57,14 @@ def answer(resolved: Resolved) -> dict[str, Any]:
     Infeasible
         Not even one session is served inside the SLO.
     """
-    one_node = with_nodes(resolved, 1)
+    one_node = with_nodes(with_drawn_sessions(resolved), 1)
     fleet = fleet_of(one_node)
     first = guess(fleet)
     if first.sessions == 0:
         raise Infeasible(_missed(one_node, first), remedies=["relax the threshold that is missed", "use a faster node"])
     users = resolved.scenario.plan.users
     nodes = None if users is None else nodes_for(one_node, fleet, users, first.sessions)
-    output_tokens_per_s = first.requests_per_s * float(resolved.lengths[1].mean())
+    output_tokens_per_s = first.requests_per_s * float(one_node.lengths[1].mean())
     alone_usd = cost.monthly_cost(resolved.price, 1)["monthly_usd"]
     return {
         "node": resolved.scenario.node,
@@ -75,15 +81,6 @@ def answer(resolved: Resolved) -> dict[str, Any]:
         "limited_by": limited_by(one_node, first),
         "basis": basis_of(resolved),
     }
-
-
-def nodes_for(resolved: Resolved, one_node: Fleet, users: int, per_node: int) -> int:
-    """The smallest fleet by the closed form that keeps the SLO for ``users`` with one of its nodes down."""
-
-    def passes(nodes: int) -> bool:
-        return of_nodes(resolved, one_node.replica, nodes).goodput(users) >= one_node.slo.attained
-
-    return smallest(passes, -(-users // per_node)) + 1
 
 
 def limited_by(resolved: Resolved, first: Instant) -> str:

@@ -1,15 +1,19 @@
 """What binds: the same fleet with a tenth more of one resource at a time."""
 
+import itertools
 import math
 from dataclasses import replace
 
 from capsim.capacity.sessions import Capacity, session_trials
-from capsim.capacity.trials import Trials
+from capsim.capacity.trials import FEWEST, Trials
 from capsim.experiment import Run
 from capsim.scenario import Resolved
+from capsim.stats import t_interval
 
 RELAXED = 1.1
 RUNG = 1.02
+ENOUGH = 12
+"""Replications after which two that are still within chance of each other are called alike."""
 RESOURCES = ("KV capacity", "memory bandwidth", "compute", "link", "batch cap")
 NOTHING = "none of these alone"
 
@@ -36,35 +40,51 @@ def what_binds(resolved: Resolved, found: Capacity) -> tuple[str, dict[str, int]
     """The resource whose relaxing by a tenth lifts capacity most, and the sessions each carries when relaxed.
 
     Every relaxed fleet climbs the same ladder of session numbers from the first failing one; those that miss the SLO
-    drop out, and the last one standing binds. Fleets that drop out on the same rung are told apart by goodput there; on
-    the first rung it must be more than that of the fleet as it is.
-    They are simulated with the first few replications of the first failing number, and what these are better by than
-    all of its replications is taken off their goodput.
+    drop out, and the last one standing binds. They are simulated with the first few replications of the first failing
+    number, and what these are better by than all of its replications is taken off their goodput.
+    Chance has no say: where the last one drops out, its goodput must lie apart from that of the others and of the fleet
+    as it is, replication by replication, or they get more of these; those that stay together are named together.
     """
     base, low, high = found.trials, found.low, found.high
-    few = min(len(base.done[high]), resolved.scenario.replications)
+    few = min(len(base.done[high]), max(FEWEST, resolved.scenario.replications))
     as_it_is = sum(one.good_share for one in base.done[high][:few]) / few
     assert resolved.scenario.slo is not None
     target = resolved.scenario.slo.attained + as_it_is - base.goodput(high)[0]
     carried = dict.fromkeys(_can_bind(resolved, found.beyond), low)
     trials = {name: session_trials(relax(resolved, name), base.on_trial) for name in carried}
-    standing, rung, goodput = list(trials), high, dict.fromkeys(trials, 0.0)
+    standing, rung, dropped = list(trials), high, dict.fromkeys(trials, high)
     while len(standing) > 1 or rung == high:
-        goodput |= {name: _goodput(trials[name], rung, few) for name in standing}
-        survivors = [name for name in standing if goodput[name] >= target]
+        for name in standing:
+            trials[name].replicate(rung, few)
+        dropped |= dict.fromkeys(standing, rung)
+        survivors = [name for name in standing if trials[name].goodput(rung)[0] >= target]
         carried |= dict.fromkeys(survivors, rung)
         if not survivors:
             break
         standing, rung = survivors, max(rung + 1, round(rung * RUNG))
-    best = max(standing, key=lambda name: (carried[name], goodput[name]), default=None)
-    if best is None or (goodput[best] <= as_it_is and carried[best] == low):
+    order = sorted(trials, key=lambda name: (dropped[name], trials[name].goodput(dropped[name])[0]), reverse=True)
+    if not order or not _apart(trials[order[0]], base, dropped[order[0]]):
         return NOTHING, carried
-    return best, carried
+    best, *others = order
+    together = itertools.takewhile(lambda name: not _apart(trials[best], trials[name], dropped[best]), others)
+    return " or ".join([best, *together]), carried
 
 
-def _goodput(trials: Trials, sessions: int, replications: int) -> float:
-    trials.replicate(sessions, replications)
-    return trials.goodput(sessions)[0]
+def _apart(better: Trials, other: Trials, sessions: int) -> bool:
+    """Whether the one keeps more requests inside the SLO, by the interval of paired differences.
+
+    Both get more replications of that number until it tells, or they have had all that they may.
+    """
+    while True:
+        counts = [len(trials.done.get(sessions, [])) for trials in (better, other)]
+        if min(counts) >= FEWEST:
+            pairs = zip(better.done[sessions], other.done[sessions], strict=False)
+            mean, half_width = t_interval([one.good_share - two.good_share for one, two in pairs])
+            if abs(mean) > half_width or min(counts) >= ENOUGH:
+                return mean > half_width
+        for trials, count in zip((better, other), counts, strict=True):
+            if count == min(counts):
+                trials.replicate(sessions)
 
 
 def relaxable(resolved: Resolved) -> list[str]:

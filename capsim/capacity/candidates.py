@@ -60,6 +60,12 @@ def candidates(resolved: Resolved, look: Callable[[Resolved], Any]) -> tuple[lis
     return found, excluded
 
 
+def is_one(resolved: Resolved) -> bool:
+    """Whether there is nothing to choose."""
+    plan = resolved.scenario.plan
+    return not (plan.nodes or plan.kv_formats or plan.max_num_seqs or plan.parallelism is not None)
+
+
 def _choices(resolved: Resolved) -> Iterator[Choice]:
     scenario, catalog = resolved.scenario, resolved.catalog
     nodes = _named(scenario.plan.nodes, scenario.node, list(catalog.nodes))

@@ -12,11 +12,12 @@ from capsim.estimate.users import Fleet
 from capsim.scenario import Resolved
 from capsim.workload import chats
 from capsim.workload.chats import Longest
-from capsim.workload.requests import mean_think_s
+from capsim.workload.requests import draw_lengths, mean_think_s
 from capsim.workload.sessions import Prefix, shared_tokens
 from capsim.workload.spec import Workload
 
-SAMPLE = 512
+SAMPLE, POOL, BINS = 512, 8192, 16
+"""Requests that a closed form looks at, of so many drawn; and classes of output lengths among which they are spread."""
 PAUSES = 8192
 POOLED = ("least-loaded", "prefix-aware")
 STICKY = ("session-affine", "prefix-aware")
@@ -89,12 +90,26 @@ def demand_of(resolved: Resolved) -> Demand:
     """A sample of its requests, in sessions or one by one."""
     if resolved.workload.in_sessions:
         return _session_demand(resolved.workload, resolved.longest)
-    prompt, output = resolved.lengths
-    rows = np.linspace(0, len(prompt) - 1, min(SAMPLE, len(prompt))).astype(int)
+    if resolved.trace is None:
+        prompt, output = draw_lengths(resolved.workload, POOL, resolved.longest)
+    else:
+        prompt, output = resolved.lengths
+    rows = spread(prompt, output)
     nothing = np.zeros(len(rows), dtype=int)
     never, first = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=bool)
     think_s = mean_think_s(resolved.workload, resolved.longest)
     return Demand(prompt[rows], output[rows], nothing, nothing, never, first, think_s)
+
+
+def spread(prompt_tokens: np.ndarray, output_tokens: np.ndarray) -> np.ndarray:
+    """Rows of ``SAMPLE`` requests at most, evenly spread over both lengths, so that their means are those of all."""
+    requests = len(prompt_tokens)
+    if requests <= SAMPLE:
+        return np.arange(requests)
+    by_output = np.argsort(output_tokens, kind="stable")
+    bins = np.arange(requests) * BINS // requests
+    order = by_output[np.lexsort((prompt_tokens[by_output], bins))]
+    return order[((np.arange(SAMPLE) + 0.5) * requests / SAMPLE).astype(int)]
 
 
 @lru_cache(maxsize=32)
@@ -103,7 +118,7 @@ def _session_demand(workload: Workload, longest: Longest) -> Demand:
     some = chats.sample(workload, PAUSES, longest)
     think_s = float(np.mean([pause for chat in some for pause in chat.pause_s]))
     prompt, output = chats.tokens(some)
-    rows = np.linspace(0, len(prompt) - 1, SAMPLE).astype(int)
+    rows = spread(prompt, output)
     reused = np.concatenate([chats.reused_tokens(chat, prefix) for chat in some])
     shared = np.minimum(prompt - 1, shared_tokens(prefix))
     before_s = np.concatenate([[np.inf, *chat.pause_s[:-1]] for chat in some])

@@ -1,117 +1,99 @@
-"""The document of a plan: a node's capacity, the fleet for the load, its cost, and what binds."""
+"""The document of a plan: fleets to choose from, those near the cheapest simulated, and what would change it."""
 
-from dataclasses import asdict
 from typing import Any
 
-from capsim import cost, sizing
-from capsim.capacity.binds import what_binds
-from capsim.capacity.fleet import size_for, with_nodes
-from capsim.capacity.instant import Instant, fleet_of
-from capsim.capacity.model_error import sessions_bracket
-from capsim.capacity.sessions import Capacity, guess, search, session_trials
+from capsim.capacity.answers import answer, cost_of, rank
+from capsim.capacity.candidates import candidates, is_one
+from capsim.capacity.fleet import with_nodes
+from capsim.capacity.sessions import session_trials
+from capsim.capacity.simulated import simulated
+from capsim.capacity.tornado import would_change
 from capsim.capacity.traced import with_drawn_sessions
 from capsim.capacity.trials import OnTrial
+from capsim.errors import Infeasible
 from capsim.experiment import SCHEMA_VERSION, Interrupted, Run
-from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
 
+NEAR = 1.3
+MOST_SIMULATED = 4
+"""What is simulated: fleets whose estimated cost is within ``NEAR`` times the cheapest's, twice what the closed form is
+usually off by, and no more than so many of them."""
+
 
 def plan(resolved: Resolved, on_point: OnTrial) -> tuple[dict[str, Any], Run | None]:
-    """The JSON document of a plan for one node type, and the run at the last passing number of sessions.
+    """The JSON document of a plan, and the run of its first candidate at the last passing number of sessions.
 
     Raises
     ------
     ScenarioError
         The scenario has no SLO, or is pinned to something a search over sessions cannot keep.
     Infeasible
-        Not even one session is served inside the SLO.
+        Not even one session is served inside the SLO, by any candidate.
     """
-    in_sessions = with_drawn_sessions(resolved)
-    one_node = with_nodes(in_sessions, 1)
-    first, trials = guess(fleet_of(one_node)), session_trials(one_node, on_point)
-    document = {
+    fleets, rows, excluded = _chosen(resolved)
+    document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "scenario": locked(resolved),
         "users": resolved.scenario.plan.users,
         "interrupted": False,
+        "candidates": [],
+        "estimates": rows,
+        "excluded": excluded,
+        "would_change": [],
     }
-    try:
-        found = search(one_node, first, trials)
-        binds, carried = what_binds(one_node, found)
-        fleet = _fleet(in_sessions, found.low, on_point)
-        sized = _sized(resolved, on_point)
-    except Interrupted:
-        passing, failing = trials.bracket()
-        document |= {"interrupted": True, "candidates": [], "bracket": [passing, failing]}
-        return document, trials.run(passing) if passing else None
-    candidate = _candidate(resolved, first, found, fleet, sized)
-    candidate["model_error"] = sessions_bracket(one_node, first, (found.low, found.high))
-    return document | {"candidates": [candidate | {"binds": binds, "sessions_when_relaxed": carried}]}, found.at_limit
+    found: list[tuple[dict[str, Any], Run, Resolved]] = []
+    for number, fleet in enumerate(fleets):
+        one_node = with_nodes(with_drawn_sessions(fleet), 1)
+        trials = session_trials(one_node, on_point)
+        try:
+            found.append((*simulated(fleet, one_node, trials), fleet))
+        except Interrupted:
+            passing, failing = trials.bracket()
+            document |= {"interrupted": True, "bracket": [passing, failing]}
+            document["candidates"] = [candidate for candidate, *_ in found]
+            return document, trials.run(passing) if passing else None
+        except Infeasible as error:
+            if not found and number == len(fleets) - 1:
+                raise
+            excluded.append(_excluded(rows[number], error))
+    found.sort(key=lambda one: _rank(one[0]))
+    document["candidates"] = [candidate for candidate, *_ in found]
+    document["would_change"] = would_change(found[0][2])
+    return document, found[0][1]
 
 
-def _fleet(resolved: Resolved, per_node: int, on_trial: OnTrial) -> dict[str, Any] | None:
-    """The fleet for the users asked for, if any are."""
-    users = resolved.scenario.plan.users
-    return None if users is None else size_for(resolved, users, per_node, on_trial)
+def _rank(candidate: dict[str, Any]) -> tuple[bool, float, int]:
+    """As estimates are ranked."""
+    sized = candidate["fleet"] is not None or candidate["loads"]
+    return rank({
+        "monthly_usd": candidate["monthly_usd"], "nodes": candidate["nodes"] if sized else None,
+        "sessions": candidate["sessions"]["attached"][0],
+    })  # fmt: skip
 
 
-def _sized(resolved: Resolved, on_fleet: OnTrial) -> dict[str, Any]:
-    """Fleets for the arrivals by level of load, where no number of users is asked for."""
-    if resolved.scenario.plan.users is not None or not sizing.is_open(resolved):
-        return {}
-    return {name: sizing.size(load, on_fleet) for name, load in sizing.loads(resolved).items()}
+def _chosen(resolved: Resolved) -> tuple[list[Resolved], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The fleets to simulate, all estimates, and what is excluded; a single one is simulated whatever is estimated."""
+    if is_one(resolved):
+        try:
+            return [resolved], [answer(resolved) | {"simulated": True}], []
+        except Infeasible:
+            return [resolved], [], []
+    found, excluded = candidates(resolved, lambda one: (answer(one), one))
+    if not found:
+        reasons = [f"{row['node']}, {row['kv_format']} KV: {row['reason']}" for row in excluded]
+        remedies = list(dict.fromkeys(remedy for row in excluded for remedy in row["remedies"]))
+        raise Infeasible("\n".join(["no candidate serves inside the SLO", *reasons]), remedies=remedies)
+    found.sort(key=lambda pair: rank(pair[0]))
+    cheapest = cost_of(found[0][0])
+    near = [
+        cheapest is None or ((usd := cost_of(row)) is not None and usd <= NEAR * cheapest)
+        for row, _ in found[:MOST_SIMULATED]
+    ]
+    rows = [row | {"simulated": number < sum(near)} for number, (row, _) in enumerate(found)]
+    return [one for _, one in found[: sum(near)]], rows, excluded
 
 
-def _candidate(
-    resolved: Resolved, first: Instant, found: Capacity, fleet: dict[str, Any] | None, sized: dict[str, Any]
-) -> dict[str, Any]:
-    at, beyond = found.at_limit.summary, found.beyond.summary
-    nodes = max([load["nodes"] for load in sized.values()], default=1) if fleet is None else fleet["nodes"]
-    monthly = cost.monthly_cost(resolved.price, nodes)
-    return {
-        "node": resolved.scenario.node,
-        "parallelism": str(resolved.layout),
-        "kv_format": resolved.scenario.kv_format,
-        "estimate": asdict(first),
-        "sessions": {
-            "attached": [found.low, found.high],
-            **{name: [run["sessions"][name]["mean"] for run in (at, beyond)] for name in ("cached", "in_flight")},
-        },
-        "decided": found.decided,
-        "nodes": nodes,
-        "fleet": fleet,
-        "loads": sized,
-        "latency": {name: at[name] for name in LATENCIES},
-        "goodput": [at["goodput"], beyond["goodput"]],
-        "goodput_ci95": [at["goodput_ci95"], beyond["goodput_ci95"]],
-        "throughput": at["throughput"],
-        "utilisation": at["utilisation"],
-        "busy_fraction": at["busy_fraction"],
-        "kv": at["kv"],
-        "monthly_usd": monthly["monthly_usd"],
-        "cost": {**monthly, "usd_per_million_output_tokens": at["cost"]["usd_per_million_output_tokens"]},
-        "basis": at["basis"],
-        "warnings": [
-            *at["warnings"],
-            *_doubts(found),
-            *_notes(nodes, fleet, sized),
-            *sizing.unseen(resolved, sized),
-        ],
-    }
-
-
-def _doubts(found: Capacity) -> list[str]:
-    """Where chance alone could have put a number of sessions on the other side of the target."""
-    if found.decided:
-        return []
-    counts = [len(found.trials.done[end]) for end in (found.low, found.high)]
-    ends = f"{counts[0]} and {counts[1]} replications at the bracket's ends"
-    return [f"the target lies inside the interval of goodput after {ends}: more replications would narrow it"]
-
-
-def _notes(nodes: int, fleet: dict[str, Any] | None, sized: dict[str, Any]) -> list[str]:
-    if fleet is not None:
-        return []
-    notes = [] if sized else ["no users asked for (plan.users): the cost is that of one node"]
-    return [*notes, "one node has no redundancy"] if nodes == 1 else notes
+def _excluded(row: dict[str, Any], error: Infeasible) -> dict[str, Any]:
+    what = {name: row[name] for name in ("node", "kv_format", "parallelism", "max_num_seqs")}
+    return {**what, "reason": error.message, "remedies": error.remedies}

@@ -13,7 +13,10 @@ FORMATS = {"monthly_usd": "$,.0f", "usd_per_million_output_tokens": "$,.3f", "go
 def heatmap(frame: pd.DataFrame, x: str, y: str, value: str, label: str) -> Any:
     """One figure over two knobs. Points without a figure are marked with a cross, and their tooltip has the reason."""
     known, other = frame[frame[value].notna()], frame[frame[value].isna()]
-    axes: dict[str, Any] = {"x": alt.X(_field(x, "O"), title=x), "y": alt.Y(_field(y, "O"), title=y)}
+    axes: dict[str, Any] = {
+        "x": alt.X(_field(x, "O"), title=x, sort=_as_swept(frame, x), axis=alt.Axis(labelAngle=0)),
+        "y": alt.Y(_field(y, "O"), title=y, sort=_as_swept(frame, y)),
+    }
     tip = [alt.Tooltip(_field(x, "N"), title=x), alt.Tooltip(_field(y, "N"), title=y)]
     form = FORMATS.get(value, ",.4~g")
     fill = alt.Color(f"{value}:Q", title=label, scale=alt.Scale(scheme="viridis"), legend=alt.Legend(format=form))
@@ -29,7 +32,13 @@ def heatmap(frame: pd.DataFrame, x: str, y: str, value: str, label: str) -> Any:
         .mark_point(shape="cross", angle=45, size=180, filled=True, color=BAD)
         .encode(**axes, tooltip=[*tip, "status:N", "reason:N"])
     )
-    return styled(cells + behind + text.mark_text(fontSize=12, color="black") + crosses, label, height=None)
+    height = 40 * len(_as_swept(frame, y))
+    return styled(cells + behind + text.mark_text(fontSize=12, color="black") + crosses, label, height)
+
+
+def _as_swept(frame: pd.DataFrame, knob: str) -> list[Any]:
+    """A knob's values in the order of the sweep file."""
+    return list(dict.fromkeys(frame[knob].tolist()))
 
 
 def pareto(frame: pd.DataFrame, x: str, y: str, labels: dict[str, str], limit: float | None, paths: list[str]) -> Any:

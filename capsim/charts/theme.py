@@ -13,9 +13,17 @@ HEIGHT = 280
 
 def styled(chart: Any, title: str, height: int | None = HEIGHT) -> Any:
     """The chart under a title, as wide as its page, without a frame, on whatever background it stands."""
-    sized = chart.properties(width="container", **({} if height is None else {"height": height}))
+    return _dressed(chart.properties(width="container", **({} if height is None else {"height": height})), title)
+
+
+def side_by_side(charts: list[Any], title: str) -> Any:
+    """Charts of widths of their own in a row, under one title."""
+    return _dressed(alt.hconcat(*charts), title)
+
+
+def _dressed(chart: Any, title: str) -> Any:
     return (
-        sized.properties(title=alt.TitleParams(title, anchor="start", fontSize=14, offset=10), background="transparent")
+        chart.properties(title=alt.TitleParams(title, anchor="start", fontSize=14, offset=10), background="transparent")
         .configure_view(strokeWidth=0)
         .configure_axis(gridOpacity=0.35, domainOpacity=0.5, tickOpacity=0.5, labelFontSize=12, titleFontSize=12)
         .configure_legend(orient="bottom", title=None, labelFontSize=12)

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from capsim.cli import app as web
 from capsim.cli import (
     breakeven,
     calibrate,
@@ -35,26 +36,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run")(verbs.run)
-app.command("plan")(plan.plan)
-app.command("breakeven")(breakeven.breakeven)
-app.command("sweep")(sweep.sweep)
-app.command("stack")(stack.stack)
-app.command("tiers")(tiers.tiers)
-app.command("claims")(claims.claims)
-app.command("compare")(compare.compare)
-app.command("report")(compare.report)
-app.command("contract")(contract.contract)
-app.command("check")(verbs.check)
-app.command("calibrate")(calibrate.calibrate)
-app.command("refit")(refit.refit)
-app.command("residuals")(calibrate.residuals)
-app.command("validate")(validation.validate)
-app.command("schema")(doctor.schema)
-app.command("doctor")(doctor.doctor)
-app.add_typer(importing, name="import")
-app.add_typer(verbs.catalog, name="catalog")
-app.add_typer(trace.trace, name="trace")
+app.command("run", short_help="Simulate one scenario.")(verbs.run)
+app.command("plan", short_help="Sessions a node carries, nodes, cost, and what binds.")(plan.plan)
+app.command("sweep", short_help="Run many scenarios of one; resumable.")(sweep.sweep)
+app.command("compare", short_help="Runs beside each other, with paired intervals.")(compare.compare)
+app.command("report", short_help="One HTML page of a run that opens offline.")(compare.report)
+app.command("stack", short_help="One lever at a time against all together.")(stack.stack)
+app.command("claims", short_help="An article's claims, each with its verdict.")(claims.claims)
+app.command("tiers", short_help="Classes of requests over an API, nodes and the edge.")(tiers.tiers)
+app.command("breakeven", short_help="Nodes of one's own against hosted models.")(breakeven.breakeven)
+app.command("contract", short_help="Sign for a term, or stay flexible.")(contract.contract)
+app.command("app", short_help="Open the web app.")(web.app)
+app.command("check", short_help="Check scenario files without simulating.")(verbs.check)
+app.add_typer(trace.trace, name="trace", short_help="Describe a trace, or fit a preset to it.")
+app.add_typer(verbs.catalog, name="catalog", short_help="What is known, and on what basis.")
+app.command("calibrate", short_help="Fit measurements of kernels and engines.")(calibrate.calibrate)
+app.add_typer(importing, name="import", short_help="Other people's measurements as files to calibrate.")
+app.command("refit", short_help="Fit the shipped calibrations anew.")(refit.refit)
+app.command("residuals", short_help="How far kernel tables are off.")(calibrate.residuals)
+app.command("validate", short_help="Predicted against measured.")(validation.validate)
+app.command("schema", short_help="JSON Schema of scenario files, for editors.")(doctor.schema)
+app.command("doctor", short_help="What this installation rests on.")(doctor.doctor)
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -59,13 +59,32 @@ def render(document: dict[str, Any], format_: str) -> str:
         return tables.to_json(document)
     if format_ == "csv":
         return tables.csv_text({key: value for key, value in document.items() if key not in ("scenario", "curve")})
+    return tables.document_text(blocks(document), lines(document), format_)
+
+
+def blocks(document: dict[str, Any]) -> list[list[list[str]]]:
+    """The document as tables: what is set beside what, nodes, the chosen way to pay, price lists."""
+    from capsim.cli import tables
+
     own = next(iter(document["curve"]["self_host"]))
-    chosen = next(row for row in document["self_host"] if row["name"] == own)
-    blocks = [
+    return [
         [*tables.what_rows(document), *_head(document)], _self_host_rows(document),
-        tables.cost_rows(chosen["cost"], own), _tier_rows(document, own),
+        tables.cost_rows(_chosen(document)["cost"], own), _tier_rows(document, own),
     ]  # fmt: skip
-    return tables.document_text(blocks, [*tables.notes(document["warnings"]), *_quotable(document, chosen)], format_)
+
+
+def lines(document: dict[str, Any]) -> list[str]:
+    """What a reader should know, and the lines that a planner quotes."""
+    from capsim.cli import tables
+
+    return [*tables.notes(document["warnings"]), *_quotable(document, _chosen(document))]
+
+
+def _chosen(document: dict[str, Any]) -> dict[str, Any]:
+    """The scenario's own way to pay."""
+    own = next(iter(document["curve"]["self_host"]))
+    found: dict[str, Any] = next(row for row in document["self_host"] if row["name"] == own)
+    return found
 
 
 def _head(document: dict[str, Any]) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """``capsim calibrate``: from measurements to a file of facts, and how far each is off."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,8 +30,7 @@ def calibrate(measurements: Files, out: Out = Path("calibration.yaml")) -> None:
     found = fit(measurements)
     text = yaml.dump(found.document, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120)
     write_whole(out, [text], f"--out {out}")
-    rows = [["measured", "by", "shape", "points", "held out", "table", "largest", "bias", "fit", "largest", "bias"]]
-    print(tables.text(rows + [_row(residual) for residual in found.residuals]), end="")
+    print(tables.text(residual_rows(found.residuals)), end="")
     for note in found.left_out:
         print(f"note: {note}", file=sys.stderr)
     node = "" if found.node is None else f" --set node={found.node}"
@@ -54,6 +54,12 @@ def residuals(
             counts = [f"{found.shapes:,}", f"{found.points:,}", f"{found.median:.1%}", f"{found.p90:.1%}"]
             rows.append([found.device, found.by, found.op, found.format, found.held_out, *counts])
     print(tables.text(rows), end="")
+
+
+def residual_rows(residuals: Iterable["Residual"]) -> list[list[str]]:
+    """How far fits and tables are off, as a table."""
+    rows = [["measured", "by", "shape", "points", "held out", "table", "largest", "bias", "fit", "largest", "bias"]]
+    return rows + [_row(residual) for residual in residuals]
 
 
 def _row(residual: "Residual") -> list[str]:

@@ -11,6 +11,7 @@ from capsim.cli.options import Format, NoProgress, OutputFormat, Quiet, progress
 from capsim.glossary import LATENCIES, METRICS
 
 if TYPE_CHECKING:
+    from capsim.experiment import Replication
     from capsim.store import Saved
 
 PLAIN = {"goodput": "Goodput", "requests_per_s": "requests/s", "output_tokens_per_s": "output tokens/s"}
@@ -39,8 +40,8 @@ def compare(
         print(tables.csv_text(document), end="")
     else:
         for other in document["others"]:
-            blocks = [_head(document["base"], other), _figures(other), _costs(other), _settings(other)]
-            print(tables.document_text(blocks, _notes(document["base"], other), format_), end="")
+            blocks = comparison_blocks(document["base"], other)
+            print(tables.document_text(blocks, comparison_notes(document["base"], other), format_), end="")
 
 
 def report(
@@ -67,8 +68,16 @@ def _saved(path: Path, tell: Any) -> "Saved":
 
     if not path.is_file():
         return load(path)
-    told = lambda index, ended: tell(f"{path.name}, replication {index + 1}: {ended:,} requests")  # noqa: E731
+
+    def told(done: "list[Replication]", ended: int) -> None:
+        tell(f"{path.name}, replication {len(done) + 1}: {ended:,} requests")
+
     return of_run(bracketed(run(resolve(path), told)))
+
+
+def comparison_blocks(base: dict[str, Any], other: dict[str, Any]) -> list[list[list[str]]]:
+    """Tables of a run beside the base: which, figures, costs, settings that differ."""
+    return [_head(base, other), _figures(other), _costs(other), _settings(other)]
 
 
 def _head(base: dict[str, Any], other: dict[str, Any]) -> list[list[str]]:
@@ -139,6 +148,7 @@ def _settings(other: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _notes(base: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def comparison_notes(base: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What a reader of the comparison should know."""
     adrift = [which["name"] for which in (base, other) if which["saturated"]]
     return [f"{name} has no steady state: latencies are withheld" for name in adrift]

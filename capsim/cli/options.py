@@ -1,7 +1,8 @@
 """Options and helpers that the verbs share."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from capsim.progress import ProgressFile
     from capsim.scenario import Resolved
 
 INFEASIBLE, SLO_MISSED, INTERRUPTED = 3, 4, 130
@@ -68,6 +70,20 @@ def progress(what: str, off: bool) -> AbstractContextManager[Any]:
             status.stop()
 
     return Told()
+
+
+@contextmanager
+def watched(out: Path | None) -> Iterator["ProgressFile"]:
+    """The file in the directory of a result that says how far it is, gone again if there is no result."""
+    from capsim.progress import ProgressFile
+
+    file = ProgressFile(out)
+    file.tell(0, None)
+    try:
+        yield file
+    except BaseException:
+        file.withdraw()
+        raise
 
 
 def say_where(out: Path | None, quiet: bool) -> None:

@@ -23,7 +23,7 @@ def render_points(document: dict[str, Any], format_: str) -> str:
         return _csv(document)
     blocks = [_head(document)]
     blocks += [_errors(use, rows) for use, rows in document["errors"].items() if rows]
-    blocks.append(_worst(document["worst"]))
+    blocks += [_made_of(document["made_of"]), _worst(document["worst"])]
     blocks += [
         _counted(f"{title}", name, document[key])
         for key, title, name in (
@@ -66,6 +66,27 @@ def _errors(use: str, rows: list[dict[str, Any]]) -> Rows:
     return found
 
 
+def _made_of(rows: list[dict[str, Any]]) -> Rows:
+    """What the simulated steps are made of where TPOT or throughput is far off."""
+    head = [
+        "Off by more than 15 %", "device", "engine", "model", "metric", "median", "bias", "step", "batch", "KV pool",
+        "preempted", "step time",
+    ]  # fmt: skip
+    found = [head] if rows else []
+    for row in rows:
+        found.append([
+            row["source"], row["device"], row["engine"], row["model"], row["metric"], f"{row['median_abs_error']:.0%}",
+            f"{row['bias']:+.0%}", units.seconds(row["step_s"]), f"{row['batch']:.0f}", f"{row['kv_pool_used']:.0%}",
+            f"{row['preemptions']:.0f}", _shares(row["step_time_share"]),
+        ])  # fmt: skip
+    return found
+
+
+def _shares(shares: dict[str, float]) -> str:
+    ordered = sorted(shares.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {share:.0%}" for name, share in ordered if share >= 0.05)
+
+
 def _worst(worst: list[dict[str, Any]]) -> Rows:
     """What the furthest figures' simulated runs were made of."""
     rows = [
@@ -74,11 +95,10 @@ def _worst(worst: list[dict[str, Any]]) -> Rows:
     for each in worst:
         what = f"{each['model']} {each['device']} {each['engine']} {each['parallelism']}"
         load = f"{each['isl']}/{each['osl']}, {each['load']}"
-        shares = sorted((each["step_time_share"] or {}).items(), key=lambda part: -part[1])
         rows.append([
             each["point"], what, load, each["metric"], _value(each, "published"), _value(each, "simulated"),
             units.seconds(each["step_s"]), f"{each['batch']:.0f}", f"{each['kv_pool_used']:.0%}",
-            ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.05),
+            _shares(each["step_time_share"] or {}),
         ])  # fmt: skip
     return rows
 

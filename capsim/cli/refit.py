@@ -9,26 +9,24 @@ import typer
 if TYPE_CHECKING:
     from capsim.calibrate.refit import Change
 
-Points = Annotated[
-    Path | None, typer.Option(metavar="CSV", help="Published points: fit those devices instead that have no tables.")
-]
+Points = Annotated[Path | None, typer.Option(metavar="CSV", help="Published points: fit what no tables tell instead.")]
 Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write here instead of over the shipped files.")]
 
 
 def refit(points: Points = None, out: Out = None) -> None:
     """Fit the shipped calibrations anew from the installed package aiconfigurator-core (extra: tables).
 
-    With published points: the coefficients of devices without tables, on those marked `fit`. Prints what changed, by
+    With published points: on those marked `fit`, coefficients of devices without tables and, by engine, what a whole
+    step takes beside its kernels. Prints what changed, by
     device, engine, operation and format: tables, median error at sizes and at shapes held out, seconds of a call, and
     how much longer the same points take. The same package gives the same bytes.
     """
     from capsim.calibrate.refit import refit as fit
     from capsim.calibrations import FOLDER
-    from capsim.catalog import FOLDER as CATALOG
     from capsim.cli import tables
 
     if points is not None:
-        _refit_published(points, out or CATALOG)
+        _refit_published(points, out)
         return
     head = ["device", "engine", "operation", "format", "tables", "sizes", "shapes", "call", "takes longer"]
     rows: list[list[str]] = []
@@ -42,16 +40,24 @@ def refit(points: Points = None, out: Out = None) -> None:
     print(f"{same} calibrations are as they were", file=sys.stderr)
 
 
-def _refit_published(points: Path, folder: Path) -> None:
+def _refit_published(points: Path, out: Path | None) -> None:
     from capsim.calibrate.published import FITTED, refit_published
+    from capsim.calibrations.engine_steps import FOLDER as CALIBRATIONS
+    from capsim.catalog import FOLDER as CATALOG
     from capsim.cli import tables
+    from capsim.validate.step_fit import CONSTANTS, refit_engine_steps
 
-    changes = refit_published(points, folder)
-    cells = [
-        [key, *(_pair(*(f"{values[name]:g}" if values else "" for values in (old, new))) for name in FITTED)]
-        for key, old, new in changes
+    changed = [
+        ("calibration", FITTED, refit_published(points, out or CATALOG)),
+        ("engine's step", CONSTANTS, refit_engine_steps(points, out or CALIBRATIONS)),
     ]
-    print(tables.text([["calibration", *FITTED], *cells]) if cells else "nothing changed\n", end="")
+    for title, names, changes in changed:
+        cells = [[key, *(_pair(_plain(old, name), _plain(new, name)) for name in names)] for key, old, new in changes]
+        print(tables.text([[title, *names], *cells]) if cells else f"{title}: nothing changed\n", end="")
+
+
+def _plain(values: dict[str, float], name: str) -> str:
+    return f"{values[name]:g}" if values else ""
 
 
 def _row(change: "Change") -> list[str]:

@@ -12,6 +12,8 @@ from capsim.cli.options import INTERRUPTED, Format, NoProgress, OutputFormat, Qu
 if TYPE_CHECKING:
     import pandas as pd
 
+    from capsim.sweep.run import Progress
+
 FAILED_POINTS = 5
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sessions_passing": ("sessions per node", lambda v: f"{v:,.0f}"),
@@ -53,8 +55,7 @@ def sweep(
     with progress("sweeping", quiet or no_progress) as tell:
         try:
             frame = run_sweep(
-                swept, place, executor, jobs,
-                on_point=lambda at: tell(f"{at.before + at.done:,} of {at.points:,} points, {at.failed:,} failed"),
+                swept, place, executor, jobs, on_point=lambda at: tell(_how_far(at)),
                 on_note=lambda note: print(note, file=sys.stderr),
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -66,6 +67,11 @@ def sweep(
         print(f"written to {place / TABLE}", file=sys.stderr)
     if (frame["status"] == "failed").any():
         raise typer.Exit(FAILED_POINTS)
+
+
+def _how_far(at: "Progress") -> str:
+    left = "" if at.left_s is None else f", about {units.seconds(at.left_s)} left"
+    return f"{at.before + at.done:,} of {at.points:,} points, {at.failed:,} failed{left}"
 
 
 def _render(frame: "pd.DataFrame", paths: list[str], format_: Format) -> str:

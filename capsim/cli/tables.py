@@ -103,7 +103,7 @@ def _limits(target: dict[str, float]) -> str:
 def latency_rows(summary: dict[str, Any]) -> Rows:
     """Means and percentiles; the two kinds of uncertainty stand apart."""
     latency = summary.get("latency", summary)
-    error = summary["model_error"] if "latency" not in summary else None
+    error = None if "latency" in summary else summary.get("model_error")
     rows = [["", *PERCENTILES, "95 % interval of the mean", *(["mean with model error"] if error else [])]]
     for name in LATENCIES:
         values = latency[name]

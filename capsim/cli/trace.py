@@ -78,7 +78,7 @@ def fit_preset(
     else:
         blocks = [
             _figures({"the trace": preset.fit.trace, "generated": preset.fit.generated}),
-            _tried(preset.fit.arrivals, preset.fit.trace), _distances(preset.fit),
+            _tried(preset.fit.arrivals, preset.fit.begins), _distances(preset.fit),
         ]  # fmt: skip
     notes = [f"note: {note}" for note in preset.notes]
     print(tables.document_text(blocks, notes, "table"), end="")
@@ -91,14 +91,15 @@ def show_presets(format_: OutputFormat = Format.table) -> None:
     from capsim.catalog import load_catalog
     from capsim.cli import tables
     from capsim.store import to_json
-    from capsim.workload.generated import generated, telling_span_s
+    from capsim.workload.generated import generated_beside
 
     catalog = load_catalog()
     found, arrivals = {}, {}
     for name, preset in catalog.workloads.items():
-        if name in catalog.traffic:
-            found[f"{name}: source"] = catalog.traffic[name]
-        found[f"{name}: generated"] = generated(preset, telling_span_s(preset))
+        source = catalog.traffic.get(name)
+        if source is not None:
+            found[f"{name}: source"] = source
+        found[f"{name}: generated"] = generated_beside(preset, source)
         arrivals[f"{name}: generated"] = catalog.provenance["workloads", name].of("arrival").basis
     document = {name: {"arrivals": arrivals.get(name), **one.model_dump()} for name, one in found.items()}
     if format_ is Format.json:
@@ -173,7 +174,7 @@ def _figures(streams: dict[str, "Figures"]) -> "Rows":
 def _tried(arrivals: dict[str, tuple[tuple[float | None, ...], float]], seen: "Figures") -> "Rows":
     rows = [["Arrivals tried", "IDC at 1 s", "10 s", "60 s", "mean |ln ratio|"]]
     rows += [[kind, *map(_number, idc), _number(apart)] for kind, (idc, apart) in arrivals.items()]
-    return [*rows, ["the trace", *map(_number, seen.idc), ""]]
+    return [*rows, ["the trace, of what begins", *map(_number, seen.idc), ""]]
 
 
 def _distances(fit: Any) -> "Rows":

@@ -10,30 +10,62 @@ from capsim.cli.published import render_points
 
 MeasuredFile = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="A file of python -m kernels_bench engine, or a .csv of published points."),
+    typer.Argument(
+        metavar="FILE",
+        help="Runs of python -m kernels_bench engine, published points (.csv), or a study of KV formats (.yaml).",
+    ),
 ]
 
 
-def validate(file: MeasuredFile, format_: OutputFormat = Format.table, no_progress: NoProgress = False) -> None:
-    """Set the simulation beside a real engine's runs, or beside points that others published (.csv).
+Chart = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draw published points beside the simulated (.svg, .png).")
+]
+
+
+def validate(
+    file: MeasuredFile, chart: Chart = None, format_: OutputFormat = Format.table, no_progress: NoProgress = False
+) -> None:
+    """Set the simulation beside a real engine's runs, or beside what others published (.csv, .yaml).
 
     Runs: step times are fitted on the steps that were measured between them. Errors are means over the runs at most
     80 % loaded and the bursts, beside what the engine differs from itself when the same load is repeated.
 
     Points: each is simulated as it was run. Errors are medians by source, device, engine and metric; points that
     constants may be fitted on stand apart from those that only judge.
+
+    A study of KV formats: ratios to bf16 of capacity, latency and throughput.
     """
     if file.suffix == ".csv":
         from capsim.validate.errors import validate_points
 
         with progress("simulating", no_progress) as tell:
             document = validate_points(file, lambda done, points: tell(f"{done:,} of {points:,} points"))
+        if chart:
+            _draw(document, chart)
         print(render_points(document, format_), end="")
+        return
+    if chart:
+        raise typer.BadParameter("only published points (.csv) are drawn", param_hint="--chart")
+    if file.suffix == ".yaml":
+        from capsim.cli.kv_study import render_study
+        from capsim.validate.kv_study import compare
+
+        print(render_study(compare(file), format_), end="")
         return
     from capsim.measurements import read_measurements
     from capsim.validate import validate as set_beside
 
     print(render(set_beside(read_measurements(file)), format_), end="")
+
+
+def _draw(document: dict[str, Any], path: Path) -> None:
+    from capsim.charts.validation import predicted_against_measured
+    from capsim.errors import ScenarioError
+
+    try:
+        predicted_against_measured(document["figures"]).properties(background="white").save(path)
+    except (OSError, ValueError) as error:
+        raise ScenarioError.one(f"cannot be drawn: {error}", path=path, hint="name it .svg or .png") from error
 
 
 def render(document: dict[str, Any], format_: str) -> str:

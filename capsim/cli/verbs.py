@@ -1,7 +1,7 @@
 """The verbs. Results go to stdout, everything else to stderr."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,11 @@ from capsim.cli.options import (
     progress,
     resolved_of,
     say_where,
+    watched,
 )
+
+if TYPE_CHECKING:
+    from capsim.experiment import Replication
 
 
 def run(
@@ -43,20 +47,33 @@ def run(
     from capsim import store
     from capsim.cli import tables
     from capsim.errors import ScenarioError
+    from capsim.experiment import planned, summarise
     from capsim.experiment import run as run_experiment
     from capsim.model_error import bracketed
+    from capsim.progress import State, live
 
     if out is not None:
         store.check_target(out)
     resolved = resolved_of(scenario, set_, seed, replications, duration, calibration)
     if assert_slo and resolved.scenario.slo is None:
         raise ScenarioError.one("--assert-slo needs a slo in the scenario", path=scenario, key="slo")
-    with progress("simulating", quiet or no_progress) as tell:
-        result = run_experiment(resolved, lambda index, ended: tell(f"replication {index + 1}: {ended:,} requests"))
+    total, known = planned(resolved), dict[int, dict[str, float | None]]()
+    with watched(out) as file, progress("simulating", quiet or no_progress) as tell:
+
+        def on_progress(done: "list[Replication]", ended: int) -> None:
+            message = f"replication {len(done) + 1}: {ended:,} requests"
+            tell(message)
+            if done and len(done) not in known:
+                known[len(done)] = live(summarise(resolved, done))
+            file.tell(len(done), total, live=known.get(len(done)), message=message)
+
+        result = run_experiment(resolved, on_progress)
         tell("model error")
         result = bracketed(result)
-    if out is not None:
-        store.save(result, out)
+        if out is not None:
+            store.save(result, out)
+            state: State = "interrupted" if result.summary["run"]["interrupted"] else "done"
+            file.tell(result.summary["run"]["replications"], total, state=state)
     print(tables.render_run(result.summary, format_), end="")
     say_where(out, quiet)
     if result.summary["run"]["interrupted"]:

@@ -28,14 +28,23 @@ class Demand:
 
     @cached_property
     def luck(self) -> np.ndarray:
-        """Uniform numbers of each request, shape (6, n)."""
-        return np.random.default_rng(2).random((6, len(self.prompt_tokens)))
+        """Uniform numbers of each request, shape (6, n), each row evenly spread."""
+        requests = len(self.prompt_tokens)
+        rows = np.tile(np.arange(requests), (6, 1))
+        return (np.random.default_rng(2).permuted(rows, axis=1) + 0.5) / requests
 
     @cached_property
     def comers(self) -> np.ndarray:
         """Rows of the requests that come meanwhile, in order, shape (2 COMERS,): the same ones again and again."""
         rows = np.random.default_rng(1).integers(0, len(self.prompt_tokens), COMERS)
         return np.concatenate([rows, rows])
+
+    @cached_property
+    def running(self) -> np.ndarray:
+        """Row of a request that each one finds running, shape (n,): long ones are found more often."""
+        until = np.cumsum(self.output_tokens) / self.output_tokens.sum()
+        found = np.random.default_rng(4).random(len(until))
+        return np.searchsorted(until, found).clip(max=len(until) - 1)
 
     @cached_property
     def sessions_return(self) -> bool:

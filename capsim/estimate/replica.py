@@ -192,7 +192,8 @@ def _seen(replica: Replica, cached_tokens: np.ndarray) -> Seen:
     per_s = _per_s(steps, np.minimum(replica.batch, np.median(replica.places)), mean_output)
     if replica.max_num_seqs == 1:
         service_s = alone_s + (demand.output_tokens[demand.comers] - 1) * steps.decode_s[0]
-        ttft_s = np.where(replica.behind > 0, luck[3] * service_s[:, start], 0) + steps.own_s
+        found_s = steps.prompt_s[None, demand.running] + (demand.output_tokens[demand.running] - 1) * steps.decode_s[0]
+        ttft_s = np.where(replica.behind > 0, luck[3] * found_s, 0) + steps.own_s
         ttft_s += _sum(service_s, start + 1, (replica.behind - 1).clip(min=0))
     else:
         ttft_s += replica.turns / per_s[:, None]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from capsim.metrics.requests import latencies
+from capsim.metrics.requests import latency
 from capsim.metrics.steps import COMPONENTS
 from capsim.stats import weighted_quantiles
 
@@ -15,8 +15,9 @@ def latency_curves(requests: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFra
     """Empirical distributions of latencies: ``latency``, ``seconds``, ``share`` of requests no slower."""
     shares = np.linspace(0.0, 1.0, POINTS + 1)
     parts = []
-    for name, sample in latencies(requests).items():
-        if name in names and len(sample.seconds):
+    for name in names:
+        sample = latency(requests, name)
+        if len(sample.seconds):
             seconds = weighted_quantiles(sample.seconds, sample.weights, shares)
             parts.append(pd.DataFrame({"latency": name, "seconds": seconds, "share": shares}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["latency", "seconds", "share"])

@@ -7,11 +7,12 @@ import pandas as pd
 
 from capsim.metrics.requests import OUTCOMES
 from capsim.metrics.steps import Steps
+from capsim.sim.columns import Requests
 
 MOMENTS = ["arrival_s", "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s"]
 
 
-def check(requests: pd.DataFrame, stalls_s: pd.Series, steps: Steps, kv_blocks: list[tuple[int, int, int]]) -> None:
+def check(requests: Requests, stalls_s: pd.Series, steps: Steps, kv_blocks: list[tuple[int, int, int]]) -> None:
     """Hold the tables of one replication against each other.
 
     Raises
@@ -25,15 +26,14 @@ def check(requests: pd.DataFrame, stalls_s: pd.Series, steps: Steps, kv_blocks: 
     _hold(all(taken == freed + held for taken, freed, held in kv_blocks), "KV blocks allocated = freed + resident")
     _hold(steps.ordered, "steps of a replica do not overlap")
     completed = (requests["outcome"] == "completed").to_numpy()
-    moments = [requests[name].to_numpy(float)[completed] for name in MOMENTS]
-    in_order = all(bool(np.all(a <= b)) for a, b in pairwise(moments))
+    in_order = all(bool((requests[a] <= requests[b])[completed].all()) for a, b in pairwise(MOMENTS))
     _hold(in_order, "arrival <= enqueued <= first scheduled <= first token <= finished")
     if (requests["outcome"] == "unfinished").any():
         return
     gaps, gaps_s = steps.gaps + len(stalls_s), steps.gaps_s + float(stalls_s.sum())
     tokens = requests["output_tokens"].to_numpy()[completed]
     _hold(round(gaps) == int((tokens - 1).sum()), "number of ITL gaps = sum of (output - 1)")
-    spans = float((moments[-1] - moments[-2]).sum())
+    spans = float((requests["finished_s"] - requests["first_token_s"])[completed].sum())
     _hold(bool(np.isclose(gaps_s, spans, rtol=1e-9, atol=1e-6)), "sum of ITL = sum of (finished - first token)")
 
 

@@ -1,21 +1,21 @@
 """What users saw, from the requests table: latencies, goodput, throughput and whether the backlog grows."""
 
 import numpy as np
-import pandas as pd
 
 from capsim.metrics.sample import BATCHES, Sample, equally
+from capsim.sim.columns import Requests
 from capsim.stats import growth_per_s, warmup_length
 
 OUTCOMES = ("completed", "rejected", "abandoned", "unfinished")
 SATURATED_GROWTH = 0.01
-COLUMNS = (
-    "ask", "session", "turn", "node", "rank", "prompt_tokens", "cached_tokens", "loaded_tokens", "output_tokens",
-    "asked_s", "arrival_s", "enqueued_s", "first_scheduled_s", "first_token_s", "finished_s", "preemptions", "think_s",
-    "outcome", "reason",
-)  # fmt: skip
+SPANS = {
+    "ttft_s": ("asked_s", "first_token_s"), "tpot_s": ("first_token_s", "finished_s"),
+    "e2e_s": ("asked_s", "finished_s"), "queue_s": ("arrival_s", "first_scheduled_s"),
+}  # fmt: skip
+"""Latencies, and the moments between which each lies; TPOT for each token but the first."""
 
 
-def warmup_requests(requests: pd.DataFrame, pinned: int | None) -> int:
+def warmup_requests(requests: Requests, pinned: int | None) -> int:
     """How many of the first requests to leave out: the pinned number, or what MSER-5 on TTFT says, at least a tenth."""
     if pinned is not None:
         return min(pinned, len(requests))
@@ -23,65 +23,64 @@ def warmup_requests(requests: pd.DataFrame, pinned: int | None) -> int:
     return warmup_length(ttft) if len(ttft) else 0
 
 
-def measured(requests: pd.DataFrame, warmup: int) -> pd.DataFrame:
+def after(requests: Requests, warmup: int) -> Requests:
+    """All but the first ``warmup``."""
+    return requests[np.arange(len(requests)) >= warmup]
+
+
+def measured(requests: Requests, warmup: int) -> Requests:
     """The requests after the first ``warmup``, without retries of what was first tried among these."""
-    later = requests.iloc[warmup:]
+    later = after(requests, warmup)
     fresh = (later["ask"] >= warmup).to_numpy()
     return later if fresh.all() else later[fresh]
 
 
-def first_tries(requests: pd.DataFrame) -> int:
+def first_tries(requests: Requests) -> int:
     """How many of the requests are not retries."""
     return int((requests["asked_s"] == requests["arrival_s"]).sum())
 
 
-def good_share(requests: pd.DataFrame, good: np.ndarray) -> float:
+def good_share(requests: Requests, good: np.ndarray) -> float:
     """What was asked for and served by a good request, in the end, over all that was asked for."""
     asks = first_tries(requests)
     return float(good.sum()) / asks if asks else float("nan")
 
 
-def latencies(requests: pd.DataFrame) -> dict[str, Sample]:
-    """TTFT, TPOT, E2E and queueing time of completed requests, in order of arrival."""
-    completed = (requests["outcome"] == "completed").to_numpy()
-    several = completed & (requests["output_tokens"].to_numpy() > 1)
-    values = {**_spans(requests), "queue_s": (requests["first_scheduled_s"] - requests["arrival_s"]).to_numpy()}
-    return {name: equally(seconds[several if name == "tpot_s" else completed]) for name, seconds in values.items()}
+def latency(requests: Requests, name: str) -> Sample:
+    """One of ``SPANS`` of completed requests, in order of arrival; TPOT of those with more than one token."""
+    counted = (requests["outcome"] == "completed").to_numpy()
+    if name == "tpot_s":
+        counted = counted & (requests["output_tokens"].to_numpy() > 1)
+    return equally(_seconds(requests, name)[counted])
 
 
-def _spans(requests: pd.DataFrame) -> dict[str, np.ndarray]:
-    """TTFT and E2E since the first try, and TPOT (0 for one token), shape (n,) each; NaN where there is none."""
-    asked_s, first_s, finished_s = (
-        requests[name].to_numpy(float) for name in ("asked_s", "first_token_s", "finished_s")
-    )
-    steps = (requests["output_tokens"].to_numpy() - 1).clip(min=1)
-    return {
-        "ttft_s": first_s - asked_s, "tpot_s": (finished_s - first_s) / steps, "e2e_s": finished_s - asked_s,
-    }  # fmt: skip
+def _seconds(requests: Requests, name: str) -> np.ndarray:
+    """One of ``SPANS``, shape (n,): TTFT and E2E since the first try, TPOT 0 for one token; NaN where there is none."""
+    begin, end = SPANS[name]
+    seconds = (requests[end] - requests[begin]).to_numpy(float)
+    return seconds / (requests["output_tokens"].to_numpy() - 1).clip(min=1) if name == "tpot_s" else seconds
 
 
 def good(
-    requests: pd.DataFrame,
+    requests: Requests,
     thresholds: dict[str, float],
     later_thresholds: dict[str, float],
-    longest_gap_s: pd.Series | None = None,
+    longest_gap_s: np.ndarray | None = None,
 ) -> np.ndarray:
     """Whether each request was served inside every threshold, of first or of later turns. Shape (n,), bool.
 
     ``longest_gap_s`` is needed where one of them is of ITL.
     """
-    values = _spans(requests)
-    if longest_gap_s is not None:
-        values["itl_s"] = longest_gap_s.to_numpy()
     later = requests["turn"].to_numpy() > 0
     inside = (requests["outcome"] == "completed").to_numpy().copy()
     for name in thresholds | later_thresholds:
         limits = np.where(later, later_thresholds.get(name, np.inf), thresholds.get(name, np.inf))
-        inside &= values[name] <= limits
+        seconds = longest_gap_s if name == "itl_s" and longest_gap_s is not None else _seconds(requests, name)
+        inside &= seconds <= limits
     return inside
 
 
-def totals(requests: pd.DataFrame) -> dict[str, int]:
+def totals(requests: Requests) -> dict[str, int]:
     """Counts over a whole replication, warm-up included; tokens are those of requests that were started."""
     outcomes = requests["outcome"].value_counts()
     counts = {name: int(outcomes.get(name, 0)) for name in OUTCOMES}
@@ -91,26 +90,26 @@ def totals(requests: pd.DataFrame) -> dict[str, int]:
     return {"offered": len(requests), "asks": first_tries(requests), **counts, **sums}
 
 
-def rejections(requests: pd.DataFrame) -> dict[str, int]:
+def rejections(requests: Requests) -> dict[str, int]:
     """How many requests were turned away, by reason."""
-    reasons = requests.loc[requests["outcome"] == "rejected", "reason"].astype(str).value_counts()
+    reasons = requests["reason"][requests["outcome"] == "rejected"].astype(str).value_counts()
     return {str(reason): int(count) for reason, count in reasons.items()}
 
 
-def window(requests: pd.DataFrame) -> tuple[float, float]:
+def window(requests: Requests) -> tuple[float, float]:
     """From the first measured arrival to the last one, in simulated seconds, as the batch thins out after that.
 
     To the last end where requests came faster than they were served (a flood): more than half of the time is then
     spent on a queue.
     """
-    if requests.empty:
+    if not len(requests):
         return 0.0, 0.0
     start, last = float(requests["arrival_s"].iloc[0]), float(requests["arrival_s"].iloc[-1])
     end = float(np.nanmax([requests["finished_s"].max(), last]))
     return (start, last) if last - start > (end - start) / 2 else (start, end)
 
 
-def throughput(requests: pd.DataFrame, start_s: float, end_s: float) -> dict[str, float]:
+def throughput(requests: Requests, start_s: float, end_s: float) -> dict[str, float]:
     """Requests completed inside a window, and their tokens."""
     finished_s = requests["finished_s"].to_numpy()
     completed = (requests["outcome"] == "completed").to_numpy()
@@ -124,7 +123,7 @@ def throughput(requests: pd.DataFrame, start_s: float, end_s: float) -> dict[str
     }
 
 
-def backlog_growth(requests: pd.DataFrame) -> tuple[float, float, float]:
+def backlog_growth(requests: Requests) -> tuple[float, float, float]:
     """Growth of requests in the system per second over the second half of the arrivals, its half-width, arrival rate.
 
     A load that outruns the fleet grows by the difference of the two rates, whatever the run length.

@@ -38,7 +38,7 @@ class Sample:
 
 def equally(seconds: np.ndarray) -> Sample:
     """A sample of values that count once each."""
-    return Sample(seconds, np.ones(len(seconds)))
+    return Sample(seconds, np.broadcast_to(1.0, len(seconds)))
 
 
 def joined(samples: list[Sample]) -> Sample:

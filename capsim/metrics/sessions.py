@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from capsim.metrics.requests import good_share, latencies
+from capsim.metrics.requests import good_share, latency
+from capsim.sim.columns import Requests
 
 COLUMNS = ("since_s", "attached", "cached")
 TURN_LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
@@ -38,7 +39,7 @@ def counted(parts: Iterable[pd.DataFrame], start_s: float, end_s: float) -> dict
     return {name: {"mean": float(mean[row]), "peak": float(peak[row])} for row, name in enumerate(names)}
 
 
-def attached(requests: pd.DataFrame, start_s: float, end_s: float) -> Level:
+def attached(requests: Requests, start_s: float, end_s: float) -> Level:
     """Sessions of a trace in a window, each attached from its first request's arrival to its last one's end."""
     finished_s = requests["finished_s"].fillna(requests["arrival_s"]).to_numpy()
     spans = requests[["session", "arrival_s"]].assign(end_s=finished_s).groupby("session", sort=False)
@@ -50,16 +51,16 @@ def attached(requests: pd.DataFrame, start_s: float, end_s: float) -> Level:
     return {"mean": float(mean), "peak": float(level.max())}
 
 
-def peak_in_flight(requests: pd.DataFrame, start_s: float, end_s: float) -> float:
+def peak_in_flight(requests: Requests, start_s: float, end_s: float) -> float:
     """Most requests at once between being scheduled first and the end, in a window."""
     started = np.sort(requests["first_scheduled_s"].dropna().to_numpy(float))
-    ended = np.sort(requests.loc[requests["first_scheduled_s"].notna(), "finished_s"].fillna(np.inf).to_numpy(float))
+    ended = np.sort(requests["finished_s"][requests["first_scheduled_s"].notna()].fillna(np.inf).to_numpy(float))
     at_s = np.append(start_s, started[(started >= start_s) & (started <= end_s)])
     level = np.searchsorted(started, at_s, side="right") - np.searchsorted(ended, at_s, side="right")
     return float(level.max())
 
 
-def cycle(measured: pd.DataFrame, length_s: float) -> dict[str, float]:
+def cycle(measured: Requests, length_s: float) -> dict[str, float]:
     """Rate X of requests in a window, time to their end R and pause after it Z, and the sessions that X (R + Z) makes.
 
     They count however they end: one that is turned away is so at once, and a wait before a retry is a pause. ``noise``
@@ -96,19 +97,18 @@ def not_steady(replications: list[Sessions]) -> list[str]:
     ]
 
 
-def by_turn(measured: pd.DataFrame, good: np.ndarray) -> dict[str, dict[str, Any]]:
+def by_turn(measured: Requests, good: np.ndarray) -> dict[str, dict[str, Any]]:
     """What sessions see in their first turn, and in later ones: hit rate, goodput and latencies."""
     first = (measured["turn"] == 0).to_numpy()
     return {"first": _seen(measured[first], good[first]), "later": _seen(measured[~first], good[~first])}
 
 
-def _seen(requests: pd.DataFrame, good: np.ndarray) -> dict[str, Any]:
+def _seen(requests: Requests, good: np.ndarray) -> dict[str, Any]:
     done = requests[requests["outcome"] == "completed"]
     prompts = done["prompt_tokens"].sum()
-    seen = latencies(done)
     return {
         "requests": float(len(requests)),
         "hit_rate": float(done["cached_tokens"].sum() / prompts) if prompts else float("nan"),
         "goodput": good_share(requests, good),
-        **{name: seen[name].summary() for name in TURN_LATENCIES},
+        **{name: latency(done, name).summary() for name in TURN_LATENCIES},
     }

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from capsim.metrics.sample import BATCHES, RESOLUTION, Pool, Sample
+from capsim.sim.columns import Requests
 
 COMPONENTS = ("attention_s", "experts_s", "dense_s", "collectives_s", "overhead_s")
 COLUMNS = (
@@ -185,7 +186,7 @@ def node_use(steps: Steps, replicas: int, blocks: int, length_s: float) -> dict[
     }
 
 
-def longest_gap(requests: pd.DataFrame, stalls_s: pd.Series, parts: Iterable[pd.DataFrame]) -> pd.Series:
+def longest_gap(requests: Requests, stalls_s: pd.Series, parts: Iterable[pd.DataFrame]) -> pd.Series:
     """Longest gap between two tokens of each completed request; NaN for the others, 0 with one token.
 
     ``stalls_s`` are gaps of requests that were preempted, by request. Needs some 30 bytes a segment.
@@ -194,6 +195,7 @@ def longest_gap(requests: pd.DataFrame, stalls_s: pd.Series, parts: Iterable[pd.
     decoding = pd.concat([part.loc[part["decode_sequences"] > 0, columns] for part in parts])
     longest = pd.Series(np.nan, index=requests.index)
     several = requests[(requests["outcome"] == "completed") & (requests["output_tokens"] > 1)]
+    several = several[["node", "rank", "first_token_s", "finished_s"]]
     longest[requests["outcome"] == "completed"] = 0.0
     stalled = stalls_s.groupby(level=0).max()
     for (node, rank), mine in several.groupby(["node", "rank"]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import hypot
 from pathlib import Path
 
 from capsim.calibrations import is_shipped
@@ -52,6 +53,8 @@ def model_error(resolved: Resolved) -> ModelError:
     carried = resolved.efficiency.device != device or resolved.efficiency.engine != engine
     if _is_own(resolved):
         return _spread_of_devices() if measured is None or carried else _by_residuals(resolved, measured)
+    if measured is None and any(is_shipped(device, name) for name in load_catalog().engines):
+        return _spread_of_devices()  # the figures of this device judge the kernels that ship, not what was asked for
     found = _judged("judged", f"of {engine} on {device}", lambda *where: where == (device, engine))
     if found is None and measured is not None and not carried:
         where = f"of {engine} on devices with kernel tables"
@@ -99,15 +102,21 @@ def _times(metrics: tuple[str, ...], keep: Keep) -> Spread | None:
 
 
 def _by_residuals(resolved: Resolved, measured: Measured) -> ModelError:
-    """Of whole steps at episodes held out; where only kernels were measured, of these or of all judged figures, of
-    which is the wider: what an engine takes beside its kernels is then not known."""
+    """Of whole steps at episodes held out: of this very model, else of the others and of the kernels on top, as those
+    are carried over to other shapes. Where only kernels were measured, of these or of all judged figures, whichever is
+    wider: what an engine takes beside its kernels is then not known.
+    """
     how = "fit" if isinstance(resolved.step_time_model(), WholeStep) else "table"
     steps = [row for row in measured.residuals if row.what == "step" and row.by == resolved.engine_key]
-    same = [row for row in steps if row.shape == resolved.model.name]
-    told = _pooled_residuals(same if how == "fit" else steps, how)
-    if told is not None:
-        return ModelError(told.factors, "residuals", f"{told.figures} steps held out", told.figures)
+    same = _pooled_residuals([row for row in steps if row.shape == resolved.model.name], how)
+    if same is not None:
+        return ModelError(same.factors, "residuals", f"{same.figures} steps of this model held out", same.figures)
     kernels = _pooled_residuals([row for row in measured.residuals if row.what != "step"], "table")
+    others = _pooled_residuals(steps, "table")
+    if kernels is not None and others is not None:
+        told = Spread(others.mean, hypot(others.sd, kernels.sd), others.figures)
+        source = f"{told.figures} steps of other models held out, and kernels carried over to this one"
+        return ModelError(told.factors, "residuals", source, told.figures)
     anywhere = _times(STEP, is_shipped)
     if kernels is None or anywhere is None:
         return _spread_of_devices()

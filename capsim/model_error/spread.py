@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import copysign, exp, inf, log1p, sqrt
+from math import exp, log1p, sqrt
 
 from scipy.stats import norm
 from scipy.stats import t as student_t
@@ -15,8 +15,7 @@ from capsim.measured import Error
 SHARE = 0.8
 """Of the figures that an error is told by, so many lie inside its bracket; a real engine should as often."""
 LEAST = -0.99  # an error of -1, a simulated figure of 0, has no logarithm
-NORMAL_SD_OF_MEDIAN = 1.4826  # standard deviation over the median size of a normal deviation
-NORMAL_SD_OF_MEAN = 1.2533  # and over its mean size
+NORMAL_SD_OF_MEAN = 1.2533  # standard deviation over the mean size of a normal deviation
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,10 @@ def judged_of(metric: str, keep: Callable[[str, str], bool]) -> Spread | None:
 
 
 def _of_cited(row: dict[str, str]) -> Spread:
-    """A group of figures by their median error, its median size and the worst.
-
-    The median size gives the standard deviation of figures about their truth, and the worst of n that about their own
-    median. The smaller one holds: a common bias makes the first too large, a single outlier the second.
-    """
+    """A group of figures by their median error and by how far the worst of so many lies from it."""
     figures = int(row["figures"])
-    bias, size, worst = (float(row[name]) for name in ("bias", "median_abs_error", "worst_error"))
-    middle = log1p(max(bias, LEAST))
-    by_median = NORMAL_SD_OF_MEDIAN * abs(log1p(max(copysign(size, bias), LEAST)))
-    by_worst = abs(log1p(max(worst, LEAST)) - middle) / _largest_of(figures) if figures > 1 else inf
-    return Spread(-middle, min(by_median, by_worst), figures)
+    middle, worst = (log1p(max(float(row[name]), LEAST)) for name in ("bias", "worst_error"))
+    return Spread(-middle, abs(worst - middle) / _largest_of(figures), figures)
 
 
 def _largest_of(figures: int) -> float:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from capsim.calibrations import Shipped, is_shipped, shipped
+from capsim.calibrations.engine_steps import EngineStep, engine_step
 from capsim.catalog import Catalog, Fact, Provenance, load_catalog
 from capsim.efficiency import Efficiency
 from capsim.hardware import Node
@@ -35,7 +36,7 @@ def calibration_of(
     if scenario.calibration == "auto" and (key is None or _is_shipped_entry(catalog, key)):
         served = next((name for name in (engine, *catalog.engines) if is_shipped(node.device, name)), None)
         if served is not None and key is not None:
-            return _with_kernels(catalog, key, shipped(node.device, served))
+            return _with_kernels(catalog, key, shipped(node.device, served), engine_step(engine))
     if key is None:
         complain(f"no calibration of {node.device} under any engine", "node", hint="give one with calibration:")
         return None
@@ -68,12 +69,15 @@ def _is_shipped_entry(catalog: Catalog, key: str) -> bool:
     return catalog.calibrations[key] is load_catalog().calibrations.get(key)
 
 
-def _with_kernels(catalog: Catalog, key: str, kernels: Shipped) -> Found:
-    """The catalog's entry with the kernels that ship, whose times have the launches in them."""
+def _with_kernels(catalog: Catalog, key: str, kernels: Shipped, step: EngineStep) -> Found:
+    """The catalog's entry with the kernels that ship, and what a step of the engine takes beside them."""
     entry, facts = catalog.calibrations[key], catalog.provenance["calibrations", key]
     measured = Measured(kernels=kernels.tables, residuals=kernels.residuals)
-    update = {"engine": kernels.engine, "measured": measured, "layer_s": 0.0, "expert_layer_s": 0.0}
-    source = f"{kernels.source}; host time, and what was not measured, as {key}: {facts.source}"
+    update = {"engine": kernels.engine, "measured": measured, "expert_layer_s": 0.0, **step.coefficients}
+    source = (
+        f"{kernels.source}; from kernels to a step by {step.source}; host time, and what was not measured, "
+        f"as {key}: {facts.source}"
+    )
     told = Provenance(basis="calibrated", source=source, as_of=kernels.as_of)
     return entry.model_copy(update=update | kernels.coefficients), (f"{kernels.device}/{kernels.engine}", told)
 
@@ -88,12 +92,12 @@ def graded(resolved: Resolved) -> Resolved:
     efficiency, steps = resolved.efficiency, resolved.step_time_model()
     ways, basis, warnings = [], fact.basis, []
     if isinstance(steps, Calibrated):
-        if not steps.is_exact:
+        if not steps.kernels.is_exact:
             ways, basis = ["carried over in utilisation to other shapes"], "calibrated"
-        if steps.unmeasured:
-            warnings.append(f"not measured, so by the roofline: {', '.join(steps.unmeasured)}")
-        if steps.stand_ins:
-            warnings.append(f"weight formats that were not measured: {', '.join(steps.stand_ins)}")
+        if steps.kernels.unmeasured:
+            warnings.append(f"not measured, so by the roofline: {', '.join(steps.kernels.unmeasured)}")
+        if steps.kernels.stand_ins:
+            warnings.append(f"weight formats that were not measured: {', '.join(steps.kernels.stand_ins)}")
         if resolved.device != resolved.measured_on:
             warnings.append(f"step times are carried over from {resolved.measured_on.name}: no more than a guess")
     elif not isinstance(steps, Roofline):

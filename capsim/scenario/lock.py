@@ -55,6 +55,11 @@ def basis_of(resolved: Resolved) -> dict[str, dict[str, str]]:
     }
 
 
+def run_id(lock: dict[str, Any]) -> str:
+    """The name of all runs of what was locked: the same version, scenario and seed have the same."""
+    return hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _digest(trace: Trace) -> str:
     """SHA-256 of what a run can see of a trace: a column that a trace lacks adds nothing."""
     digest = hashlib.sha256()

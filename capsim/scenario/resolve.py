@@ -28,8 +28,10 @@ from capsim.workload.traces import Trace, read_trace
 from capsim.workload.traces.follow import why_not_closed
 
 
-def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
+def resolve(path: Path | str, overrides: Sequence[str] = (), *, own_files: bool = True) -> Resolved:
     """Read a scenario file, apply ``path=value`` overrides and look everything up.
+
+    Without ``own_files`` it may name no file: a stranger's scenario must not make this machine read its own.
 
     Raises
     ------
@@ -38,7 +40,23 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
     Infeasible
         The model, or every request, is too large for the node.
     """
+    return _checked_lengths(_look_up(*_read(path, overrides, own_files)))
+
+
+def scenario_of(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
+    """A scenario file as it stands once its preset is filled in, whether or not it fits its node.
+
+    Raises
+    ------
+    ScenarioError
+        Mistakes in the file or the overrides.
+    """
+    return _read(path, overrides)[0]
+
+
+def _read(path: Path | str, overrides: Sequence[str], own_files: bool = True) -> "tuple[Scenario, _Lookup]":
     source = load(Path(path))
+    source.own_files = own_files
     for assignment in overrides:
         override(source, assignment)
     _keep_set_length(source)
@@ -51,7 +69,7 @@ def resolve(path: Path | str, overrides: Sequence[str] = ()) -> Resolved:
         raise ScenarioError([*error.problems, *mistakes]) from error
     if mistakes:
         raise ScenarioError(mistakes)
-    return _checked_lengths(_look_up(scenario, _Lookup(source, catalog, preset)))
+    return scenario, _Lookup(source, catalog, preset)
 
 
 def variant(resolved: Resolved, overrides: Sequence[str]) -> Resolved:
@@ -242,7 +260,8 @@ def _with_settings(engine: EngineSpec, scenario: Scenario) -> EngineSpec:
         "prefix_caching": scenario.scheduler.enable_prefix_caching,
         "memory_fraction": scenario.memory.fraction,
     }
-    return engine.model_copy(update={key: value for key, value in asked.items() if value is not None})
+    given = {key: value for key, value in asked.items() if value is not None}
+    return EngineSpec.model_validate({**dict(engine), **given})
 
 
 def _pinned_layout(scenario: Scenario, model: ModelSpec, node: Node, find: _Lookup) -> Parallelism:

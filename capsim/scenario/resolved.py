@@ -68,6 +68,11 @@ class Resolved:
         return self.scenario.name or f"{self.scenario.model} on {self.scenario.node}"
 
     @property
+    def replays(self) -> bool:
+        """Whether a trace comes as it was recorded: nothing of it is drawn."""
+        return self.trace is not None and self.workload.arrival is None
+
+    @property
     def replicas(self) -> int:
         return self.layout.replicas * self.scenario.nodes
 

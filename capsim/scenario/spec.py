@@ -107,14 +107,23 @@ Layouts = Annotated[
 class PlanSpec(_Spec):
     """What ``plan`` is asked: how many nodes carry ``users`` attached sessions, and which fleets may be chosen from.
 
-    A list that is left out leaves what the scenario itself says; ``all`` stands for every one that there is.
+    The users are spread over ``sites``, each with a fleet of its own, and grow by ``growth_per_month``. A list that is
+    left out leaves what the scenario itself says; ``all`` stands for every one that there is.
     """
 
     users: PositiveInt | None = None
+    sites: PositiveInt = 1
+    growth_per_month: float = Field(0, ge=0, le=1)
     nodes: Names = ()
     kv_formats: Names = ()
     parallelism: Layouts = None
     max_num_seqs: Caps = ()
+
+    @model_validator(mode="after")
+    def _of_users(self) -> "PlanSpec":
+        if self.users is None and (self.sites > 1 or self.growth_per_month):
+            raise ValueError("sites and growth_per_month are of users: give users as well")
+        return self
 
 
 Factor = Annotated[float, Field(gt=0)]
@@ -201,6 +210,7 @@ class Scenario(_Spec):
     contract: ContractSpec = ContractSpec()
     seed: NonNegativeInt = 1
     replications: PositiveInt = 5
+    precision: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _no_endless_retry(self) -> "Scenario":

@@ -5,6 +5,7 @@ from itertools import count
 from math import isfinite
 from typing import Protocol
 
+import numpy as np
 from simpy import Environment, Event
 
 from capsim.sim.census import Census
@@ -13,6 +14,8 @@ from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run
 from capsim.workload.requests import ClosedLoop, ClosedReplay, OpenArrivals, Request, Traffic
 from capsim.workload.steady import SessionTraffic
+
+LISTED = 1 << 14
 
 
 class Desk(Protocol):
@@ -51,7 +54,7 @@ def start(desk: Desk, traffic: Traffic) -> None:
 def _start_open(desk: Desk, arrivals: OpenArrivals) -> None:
     env = desk.env
     whose = ((number, 0) for number in count()) if arrivals.whose is None else map(tuple, arrivals.whose.tolist())
-    coming = zip(arrivals.arrival_s.tolist(), arrivals.requests, whose)  # noqa: B905  numbers without end
+    coming = zip(_listed(arrivals.arrival_s), arrivals.requests, whose)  # noqa: B905  numbers without end
     upcoming = next(coming, None)
 
     def arrive(_: Event) -> None:
@@ -66,6 +69,11 @@ def _start_open(desk: Desk, arrivals: OpenArrivals) -> None:
             upcoming = next(coming, None)
 
     env.timeout(0).callbacks.append(arrive)
+
+
+def _listed(values: np.ndarray) -> Iterator[float]:
+    """As Python's numbers, of which only some are there at a time."""
+    return (value for start in range(0, len(values), LISTED) for value in values[start : start + LISTED].tolist())
 
 
 def _start_replay(desk: Desk, replay: ClosedReplay) -> None:

@@ -5,7 +5,7 @@ file, so that memory does not grow with the length of a run.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from capsim.sim.columns import Columns
 from capsim.sim.sequence import Sequence
 
 CHUNK_ROWS = 8192
@@ -151,11 +152,10 @@ class Records:
             s.first_token_s, s.finished_s, s.preemptions, s.stalls_s, s.think_s, s.outcome, s.reason,
         ))  # fmt: skip
 
-    def requests_columns(self, names: Iterable[str]) -> pd.DataFrame:
-        """Some columns of the requests, in order of arrival, with little memory beside them."""
-        order = np.argsort(self.requests.column("request").to_numpy())
-        columns = {name: self.requests.column(name).to_pandas().array[order] for name in names}
-        return pd.DataFrame(columns, copy=False)
+    def requests_columns(self) -> Columns:
+        """The requests, in order of arrival, a column at a time."""
+        order = np.argsort(self.requests.column("request").to_numpy()).astype(np.int32)
+        return Columns(self.requests.column, order, pd.RangeIndex(len(order)))
 
     def stalls(self) -> pd.Series:
         """Gaps between two tokens that a preemption made longer, in seconds, by request."""

@@ -49,6 +49,8 @@ class Roofline:
         self._weigh_links()
         expert_layers = model.experts.layers if model.experts else 0
         self._step_s = efficiency.step_s + efficiency.layer_s * model.layers + efficiency.expert_layer_s * expert_layers
+        compressed = model.layers - kv_format.uncompressed_layers
+        self._step_s += efficiency.kv_layer_s.get(kv_format.name, 0.0) * max(0.0, compressed)
 
     def step_time(self, batch: Batch) -> StepTime:
         """Seconds of one step of this replica."""

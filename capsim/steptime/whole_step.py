@@ -9,7 +9,7 @@ from capsim.steptime import FOREVER, Batch, Bound, StepTime
 from capsim.steptime.domain import Range, outside
 
 WORDS = {
-    "sequences": "batches of {:,.0f} sequences lie", "kv_tokens": "steps that read {:,.0f} KV tokens lie",
+    "sequences": "batches of {:,.0f} lie", "kv_tokens": "steps that read {:,.0f} KV tokens lie",
     "tokens": "steps of {:,.0f} tokens lie",
 }  # fmt: skip
 

@@ -3,7 +3,11 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from threading import Thread
 from typing import Any
 
 from capsim.errors import ScenarioError
@@ -13,13 +17,30 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def processes(jobs: int) -> Executor:
-    """So many processes of this machine; Ctrl-C reaches only the one that started them."""
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
+@contextmanager
+def processes(jobs: int) -> Iterator[Executor]:
+    """So many processes of this machine. They leave Ctrl-C to the one that started them, and end with it, even where
+    that is killed: each holds one end of a pipe whose other end goes down with it."""
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _begin, (theirs,))
+    try:
+        yield pool
+    finally:
+        ours.close()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def _begin(starter: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with, args=(starter,), daemon=True).start()
+
+
+def _end_with(starter: Connection) -> None:
+    try:
+        starter.recv_bytes()
+    except EOFError:
+        os._exit(1)
 
 
 def cluster(address: str) -> Executor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim import __version__
-from capsim.capacity import plan
+from capsim.capacity.plan import plan
 from capsim.errors import Infeasible, ScenarioError
 from capsim.experiment import run
 from capsim.glossary import LATENCIES
@@ -31,10 +31,18 @@ def run_point(task: str, scenario: Path, point: Point) -> Row:
     """Simulate one point. A point that cannot be simulated is a row with the reason, not an error."""
     try:
         resolved = resolve(scenario, assignments(point))
-        figures = of_run(run(resolved).summary) if task == "run" else of_plan(plan(resolved, lambda *_: None)[0])
+        if task == "plan":
+            return {"status": "done", "reason": "", **of_plan(plan(resolved, lambda *_: None)[0])}
+        summary = run(resolved).summary
     except (ScenarioError, Infeasible) as error:
         return {"status": "failed", "reason": str(error)}
-    return {"status": "done", "reason": "", **figures}
+    return {"status": "done", "reason": _reason(summary), **of_run(summary)}
+
+
+def _reason(summary: dict[str, Any]) -> str:
+    """Why a run that is done has no percentiles."""
+    growth_per_s = summary["backlog_growth_per_s"]
+    return f"no steady state: the backlog grows by {growth_per_s:.3g} requests/s" if summary["saturated"] else ""
 
 
 def of_run(summary: dict[str, Any]) -> Row:
@@ -46,6 +54,7 @@ def of_run(summary: dict[str, Any]) -> Row:
         "saturated": summary["saturated"],
         "slo_passed": None if summary["slo"] is None else summary["slo"]["passed"],
         "goodput": summary["goodput"],
+        **_ends("goodput", summary["goodput_ci95"]),
         **_latencies(summary),
         **summary["throughput"],
         **{f"{name}_sessions": level for name, level in levels.items()},
@@ -75,6 +84,7 @@ def of_plan(document: dict[str, Any]) -> Row:
         "nodes": best["nodes"],
         "binds": best["binds"],
         "goodput": best["goodput"][0],
+        **_ends("goodput", best["goodput_ci95"][0]),
         **_latencies(best["latency"]),
         **best["throughput"],
         "utilisation": best["utilisation"],
@@ -86,4 +96,14 @@ def of_plan(document: dict[str, Any]) -> Row:
 
 
 def _latencies(seen: dict[str, Any]) -> Row:
-    return {f"{name}_{key}": seen[name][key] for name in LATENCIES for key in PERCENTILES}
+    """Mean, percentiles, and the interval of p95."""
+    row: Row = {}
+    for name in LATENCIES:
+        row |= {f"{name}_{key}": seen[name][key] for key in PERCENTILES}
+        row |= _ends(f"{name}_p95", seen[name]["p95_ci95"])
+    return row
+
+
+def _ends(name: str, interval: list[float] | None) -> Row:
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}

@@ -1,10 +1,7 @@
 """Running a sweep: only what is missing, every finished point kept at once."""
 
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,17 +14,18 @@ from capsim.sweep.spec import Sweep
 from capsim.sweep.store import locked_directory, read_point, write_point
 from capsim.sweep.table import table_of, write_table
 
-MOST_DEATHS = 2
-"""How often a process may die over a point before the point is given up."""
-
 
 class Progress(NamedTuple):
-    """How far a sweep is: points in all, finished before this start, finished since, and failed ones of all these."""
+    """How far a sweep is: points in all, finished before this start, finished since, and failed ones of all these.
+
+    ``left_s`` is what the rest takes at the pace of this start, None before its first point.
+    """
 
     points: int
     before: int
     done: int
     failed: int
+    left_s: float | None
 
 
 def run_sweep(
@@ -109,32 +107,33 @@ class _Running:
             return None
 
     def _rounds(self) -> None:
-        """Points that are missing, again with fresh processes where one died."""
-        deaths: Counter[int] = Counter()
+        """Points that are missing. Where a process dies, those that were running are tried again, each by itself."""
+        if self.executor is not None:
+            self._round(self.executor, self._missing)
+            self._give_up(self._missing)
         while missing := self._missing:
-            if self.executor is not None:
-                self._round(self.executor, missing)
-                return
-            pool = processes(self.jobs)
-            try:
-                self._round(pool, missing)
-            except BrokenProcessPool:
-                deaths.update(self._missing[: self.jobs])  # points are taken in order: it was over one of these
-                for index in [index for index, count in deaths.items() if count >= MOST_DEATHS]:
-                    self._keep(index, {"status": "failed", "reason": "its process died twice: out of memory?"})
-            except BaseException:
-                for process in active_children():
-                    process.terminate()
-                raise
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            self._in_processes(missing, self.jobs)
+            for index in self._missing[: self.jobs]:  # points are taken in order: it died over one of these
+                self._in_processes([index], 1)
+                if self.rows[index] is None:
+                    self._give_up([index])
 
-    def _round(self, executor: Executor, missing: list[int]) -> None:
+    def _in_processes(self, indexes: list[int], jobs: int) -> None:
+        with processes(jobs) as pool:
+            self._round(pool, indexes)
+
+    def _give_up(self, indexes: list[int]) -> None:
+        for index in indexes:
+            self._keep(index, {"status": "failed", "reason": "its process died: out of memory?"})
+
+    def _round(self, executor: Executor, indexes: list[int]) -> None:
+        """Run points, each once. Those over which the executor breaks stay without a row."""
         task, scenario = self.sweep.task, self.sweep.scenario
-        futures = {executor.submit(run_point, task, scenario, self.points[index]): index for index in missing}
+        futures = {executor.submit(run_point, task, scenario, self.points[index]): index for index in indexes}
         try:
             for future in as_completed(futures):
-                self._take(futures[future], future)
+                if not isinstance(future.exception(), BrokenExecutor):
+                    self._take(futures[future], future)
         finally:
             for future in futures:
                 future.cancel()
@@ -143,8 +142,6 @@ class _Running:
         """A point's row, on disk at once. What came to nothing by no fault of its own is tried again next time."""
         try:
             row = future.result()
-        except BrokenProcessPool:
-            raise
         except Exception as error:  # a bug, or a worker that a cluster lost: the other points go on
             self._keep(index, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
             return
@@ -160,5 +157,5 @@ class _Running:
         failed = sum(row["status"] == "failed" for row in known)
         done = len(known) - self.before
         live = {"points": len(self.points), "before": self.before, "failed": failed}
-        self.file.tell(done, len(self.points) - self.before, state=state, live=live)
-        self.on_point(Progress(len(self.points), self.before, done, failed))
+        left_s = self.file.tell(done, len(self.points) - self.before, state=state, live=live)
+        self.on_point(Progress(len(self.points), self.before, done, failed, left_s))

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from capsim.errors import ScenarioError
-from capsim.source import load, validate
+from capsim.scenario import Scenario
+from capsim.source import Location, Source, assignment, load, unknown_key, validate
 
 MOST_POINTS = 100_000
 Point = dict[str, Any]
@@ -78,9 +79,20 @@ def load_sweep(path: Path | str) -> Sweep:
     scenario = source.file(sweep.scenario, "scenario").resolve()
     if not scenario.is_file():
         raise ScenarioError([source.problem(("scenario",), f"file not found: {scenario}")])
+    _check_paths(sweep, source)
     return sweep.model_copy(update={"scenario": scenario})
+
+
+def _check_paths(sweep: Sweep, source: Source) -> None:
+    """Refuse what no scenario has: every point would fail by it."""
+    places: list[tuple[Location, str]] = [(("grid", path), path) for path in sweep.grid]
+    places += [(("points", index, path), path) for index, point in enumerate(sweep.points) for path in point]
+    found = [(place, unknown_key(Scenario, path)) for place, path in places]
+    problems = [source.problem(place, wrong.message, wrong.hint) for place, wrong in found if wrong is not None]
+    if problems:
+        raise ScenarioError(problems)
 
 
 def assignments(point: Point) -> list[str]:
     """The point as overrides of the scenario."""
-    return [f"{path}={json.dumps(value)}" for path, value in point.items()]
+    return [assignment(path, value) for path, value in point.items()]

@@ -15,6 +15,7 @@ BATCH_BESIDE_PROMPT = 2048
 """Tokens of a step beside the longest prompt, where prompts are not computed in parts: the largest batch."""
 LOWEST_SHARE = 0.8
 """InferenceMAX draws lengths uniformly from this share of the stated one up to it."""
+RANGE = re.compile(r"(\d+)\.\.(\d+)k$")
 SPREAD = re.compile(r"~(\d+) \(\+-(\d+)%\)")
 UNMODELLED = {
     "MTP": "speculative decoding", "1P1D": "prefill and decode on separate nodes", "prefill ": "separate prefill",
@@ -27,7 +28,8 @@ MIXED = ("Maverick", "Scout", "Qwen3-235B", "Qwen3-30B", "DeepSeek", "gpt-oss")
 class AsRun:
     """A scenario and a catalog of its own, as YAML values, and the conditions that nobody stated.
 
-    ``probe`` is what is run: requests through the simulator, or only the memory of an engine that has started.
+    ``probe`` is what is run: requests through the simulator, decode steps of one sequence over a range of context, or
+    only the memory of an engine that has started.
     """
 
     scenario: dict[str, Any]
@@ -74,8 +76,14 @@ def as_run(point: Point) -> AsRun:
         "provenance": {"basis": "vendor", "source": "as published", "as_of": "2026-11-23"}, "name": point.hardware,
         "device": device, "devices": count, "engine": engine,
     }  # fmt: skip
-    probe = "memory" if point.load == "startup profile" else "requests"
+    probe = "memory" if point.load == "startup profile" else "contexts" if contexts(point) else "requests"
     return AsRun(scenario, {"nodes": {"as-published": node}}, tuple(assumed), probe)
+
+
+def contexts(point: Point) -> tuple[int, int] | None:
+    """The least and the most tokens of context of a single stream that was measured over a range of them."""
+    found = RANGE.match(point.isl)
+    return (int(found[1]), 1000 * int(found[2])) if found and point.load == "single" else None
 
 
 def _layout(point: Point, assumed: list[str]) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def _workload(point: Point, engine: str, assumed: list[str]) -> dict[str, Any]:
 
 
 def _single(point: Point, assumed: list[str]) -> dict[str, Any]:
-    prompt = _tokens(point.isl)
+    prompt = _tokens(point.isl) or next(iter(contexts(point) or ()), None)
     if prompt is None:
         raise Skip(f"prompt length '{point.isl}' is a range or not stated")
     output = _tokens(point.osl)

@@ -15,6 +15,8 @@ from capsim.validate.predict import Judged, Predicted, predict
 
 SCHEMA_VERSION = 1
 WORST = 10
+MUCH = 0.15
+"""A median error above which it is told what the simulated steps were made of."""
 APART = 0.1
 """Two devices whose published throughputs differ by less than this share are not put in an order."""
 SAME = ("source", "model", "engine", "isl", "osl", "load", "concurrency_or_rate")
@@ -68,6 +70,8 @@ def summarise(path: Path, done: Sequence[Predicted]) -> dict[str, Any]:
         "judged": sum(bool(each.figures) for each in done),
         "errors": {use: _errors([each for each in found if each.figure.use == use]) for use in USES},
         "device_order": _device_order(found),
+        "figures": [_beside(each) for each in found],
+        "made_of": _made_of(found),
         "worst": [_explained(each) for each in _worst(found)],
         "assumed": _counts("condition", Counter(text for each in done for text in each.assumed)),
         "skipped": _counts("reason", skipped),
@@ -75,18 +79,62 @@ def summarise(path: Path, done: Sequence[Predicted]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _beside(each: _Found) -> dict[str, Any]:
+    where, figure = each.predicted, each.figure
+    return {
+        "point": where.point.id, "use": figure.use, "source": where.point.source, "device": where.device,
+        "engine": where.engine, "model": where.point.model, "metric": figure.kind, "published": figure.published,
+        "simulated": figure.simulated,
+    }  # fmt: skip
+
+
 def _counts(name: str, counted: Counter[str]) -> list[dict[str, Any]]:
     return [{name: text, "count": count} for text, count in counted.most_common()]
 
 
-def _errors(found: Sequence[_Found]) -> list[dict[str, Any]]:
-    """One row a source, device, engine and metric."""
+def _grouped(found: Sequence[_Found]) -> list[tuple[tuple[str, ...], list[_Found]]]:
+    """Figures by source, device, engine and metric."""
     groups: dict[tuple[str, ...], list[_Found]] = defaultdict(list)
     for each in found:
         where = each.predicted
         groups[where.point.source, where.device, where.engine, each.figure.kind].append(each)
+    return sorted(groups.items())
+
+
+def _made_of(found: Sequence[_Found]) -> list[dict[str, Any]]:
+    """What the simulated steps are made of where TPOT or throughput that judges is far off: memory, scheduling, kernels
+    and overhead, by model; means over the points."""
+    groups: dict[tuple[str, ...], list[_Found]] = defaultdict(list)
+    for key, members in _grouped([each for each in found if each.figure.use == "judge"]):
+        if key[-1] in ("TPOT", "throughput"):
+            for each in members:
+                groups[(*key, each.predicted.point.model)].append(each)
     rows = []
-    for (source, device, engine, metric), members in sorted(groups.items()):
+    for (source, device, engine, metric, model), members in groups.items():
+        errors = [each.figure.error for each in members]
+        if np.median(np.abs(errors)) > MUCH:
+            runs = [each.predicted for each in members if each.predicted.shares]
+            rows.append({
+                "source": source, "device": device, "engine": engine, "metric": metric, "model": model,
+                "figures": len(errors), "median_abs_error": float(np.median(np.abs(errors))),
+                "bias": float(np.median(errors)), "step_s": _mean([run.seconds_a_step for run in runs]),
+                "step_time_share": {
+                    name: _mean([run.shares[name] for run in runs if run.shares]) for name in runs[0].shares or ()
+                },
+                "batch": _mean([run.batch for run in runs]), "kv_pool_used": _mean([run.pool_used for run in runs]),
+                "preemptions": _mean([run.preemptions for run in runs]),
+            })  # fmt: skip
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _errors(found: Sequence[_Found]) -> list[dict[str, Any]]:
+    """One row a source, device, engine and metric."""
+    rows = []
+    for (source, device, engine, metric), members in _grouped(found):
         errors = np.array([each.figure.error for each in members])
         worst = int(np.abs(errors).argmax())
         rows.append({

@@ -90,6 +90,8 @@ WEIGHTS = Names(
 )  # fmt: skip
 KV_FORMATS = {
     "bf16": "bf16", "bf16 (auto)": "bf16", "f16": "bf16", "fp16 (default)": "bf16", "fp8": "fp8",
+    "k8v4": "turboquant_k8v4", "4bit_nc": "turboquant_4bit_nc", "k3v4_nc": "turboquant_k3v4_nc",
+    "3bit_nc": "turboquant_3bit_nc",
 }  # fmt: skip
 CHECKPOINTS_WITH_FP8_KV = ("fp8", "nvfp4")
 

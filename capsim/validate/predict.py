@@ -1,9 +1,11 @@
 """One published point through the simulator, and its figures as the source defines them."""
 
 from dataclasses import dataclass, replace
+from math import log2
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -12,19 +14,23 @@ from capsim.experiment import cluster_of
 from capsim.metrics.steps import COMPONENTS
 from capsim.scenario import Resolved, resolve
 from capsim.sim.cluster import simulate
-from capsim.validate.as_run import AsRun, as_run
+from capsim.steptime import Batch
+from capsim.validate.as_run import AsRun, as_run, contexts
 from capsim.validate.names import Skip
 from capsim.validate.points import Point
 from capsim.workload.requests import traffic
 
-SI = {"ms": 1e-3, "s": 1.0, "GiB/GPU": 2.0**30, "tok/s/GPU": 1.0, "tok/s total": 1.0, "tok/s": 1.0, "tokens": 1.0}
+SI = {"ms": 1e-3, "s": 1.0, "GiB/GPU": 2.0**30, "tok/s/GPU": 1.0, "tok/s total": 1.0, "tok/s": 1.0, "tokens": 1.0,
+      "ms/token": 1e-3}  # fmt: skip
 """Published units as multiples of the simulator's."""
 METRICS = {
     "total_tok_s_per_gpu": "throughput", "output_tok_s_per_gpu": "throughput", "output_tok_s": "throughput",
-    "median_tpot": "TPOT", "p99_tpot": "TPOT p99", "median_itl": "ITL", "median_ttft": "TTFT", "p99_ttft": "TTFT p99",
-    "median_e2e": "E2E", "mean_e2e": "E2E", "duration": "duration", "decode_tok_s": "decode rate",
-    "decode_tok_s_tg128": "decode rate", "prefill_tok_s": "prefill rate", "prefill_tok_s_pp512": "prefill rate",
-    "prefill_time": "prefill rate", "weights_gib": "weights", "kv_cache_gib": "KV pool", "kv_tokens": "KV pool",
+    "median_tpot": "TPOT", "p99_tpot": "TPOT p99", "median_itl": "ITL",
+    "itl_intercept": "ITL intercept", "itl_slope_per_context_token": "ITL slope", "median_ttft": "TTFT",
+    "p99_ttft": "TTFT p99", "median_e2e": "E2E", "mean_e2e": "E2E", "duration": "duration",
+    "decode_tok_s": "decode rate", "decode_tok_s_tg128": "decode rate", "prefill_tok_s": "prefill rate",
+    "prefill_tok_s_pp512": "prefill rate", "prefill_time": "prefill rate", "weights_gib": "weights",
+    "kv_cache_gib": "KV pool", "kv_tokens": "KV pool",
 }  # fmt: skip
 """Published figures that are predicted, by the metric they are summed up under."""
 
@@ -72,14 +78,24 @@ def predict(point: Point) -> Predicted:
     """Simulate a point as it was run, if it is modelled."""
     try:
         run = as_run(point)
-        resolved = resolved_of(run)
-        return _memory(point, run, resolved) if run.probe == "memory" else _requests(point, run, resolved)
+        return simulated(point, run, resolved_of(run))
     except Skip as reason:
         return Predicted(point, skipped=str(reason))
     except Infeasible as reason:
         return Predicted(point, skipped=f"does not fit by the memory model: {str(reason).splitlines()[0]}")
     except ScenarioError as reason:
         return Predicted(point, skipped=reason.problems[0].message)
+
+
+def simulated(point: Point, run: AsRun, resolved: Resolved) -> Predicted:
+    """Simulate a point with its scenario already resolved.
+
+    Raises
+    ------
+    Skip, Infeasible
+        Not every request is completed, or the model does not fit.
+    """
+    return {"memory": _memory, "contexts": _contexts, "requests": _requests}[run.probe](point, run, resolved)
 
 
 def resolved_of(run: AsRun) -> Resolved:
@@ -95,6 +111,17 @@ def _memory(point: Point, run: AsRun, resolved: Resolved) -> Predicted:
     values = {
         "weights_gib": memory.weights_bytes, "kv_cache_gib": memory.kv_pool_bytes, "kv_tokens": memory.capacity_tokens
     }  # fmt: skip
+    return _beside(point, run, resolved, values)
+
+
+def _contexts(point: Point, run: AsRun, resolved: Resolved) -> Predicted:
+    """The line through the decode steps of one sequence over context, at sizes a factor of two apart."""
+    least, most = contexts(point) or (1, 1)
+    sizes = [least * 2**i for i in range(int(log2(most / least)) + 1)]
+    model, streams = resolved.step_time_model(), resolved.model.streams
+    seconds = [model.step_time(Batch(1, tuple(s.read(size) for s in streams))).total_s for size in sizes]
+    slope, intercept = np.polyfit(sizes, seconds, 1)
+    values = {"itl_intercept": float(intercept), "itl_slope_per_context_token": float(slope)}
     return _beside(point, run, resolved, values)
 
 

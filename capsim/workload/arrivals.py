@@ -163,11 +163,18 @@ Single = Annotated[
 
 def long_run_rate_per_s(arrival: Single) -> float:
     """Requests a second over a long time; a spike passes, and a ramp has arrived."""
-    if isinstance(arrival, Profile):
-        return sum(arrival.rates_per_s) / len(arrival.rates_per_s)
-    if isinstance(arrival, Windows):
-        return sum(window.rate_per_s for window in arrival.windows) / len(arrival.windows)
+    if isinstance(arrival, Profile | Windows):
+        rates = cycle(arrival)[0]
+        return sum(rates) / len(rates)
     return arrival.to_per_s if isinstance(arrival, Ramp) else arrival.rate_per_s
+
+
+def cycle(arrival: Profile | Windows) -> tuple[list[float], float, float]:
+    """The rates of equal parts of a period, its length, and where in it the run begins, in seconds."""
+    if isinstance(arrival, Windows):
+        return [one.rate_per_s for one in arrival.windows], arrival.window_s * len(arrival.windows), 0.0
+    assert arrival.period_s is not None
+    return arrival.rates_per_s, arrival.period_s, arrival.start_s
 
 
 def weibull_shape(cv: float) -> float:

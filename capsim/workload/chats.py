@@ -52,6 +52,14 @@ class Chat(NamedTuple):
     served: int
     turn: list[int]
 
+    def first(self, requests: int) -> "Chat":
+        """The session as if it had so many requests."""
+        return self._replace(
+            prompt_tokens=self.prompt_tokens[:requests], output_tokens=self.output_tokens[:requests],
+            pause_s=self.pause_s[:requests], patience_s=self.patience_s[:requests],
+            summaries=self.summaries[:requests], served=min(self.served, requests), turn=self.turn[:requests],
+        )  # fmt: skip
+
 
 def sample(
     workload: Workload, requests: int, longest: Longest = ANY, seed: int = 0, replication: int = 0, where: str = ""

@@ -23,7 +23,8 @@ class Figures(BaseModel):
     ``cv`` is the coefficient of variation of the gaps, ``cv_in_minute`` that of the gaps inside one minute (its mean
     over minutes, weighted by gaps). ``idc_…`` is the variance of the counts in windows of that length over their mean:
     1 for Poisson arrivals at every length. ``turns`` are the requests of a session, ``gap_s`` the time from one to the
-    next, ``reuse`` the share of prompt tokens that a prefix cache would hold which forgets nothing.
+    next, ``reuse`` the share of prompt tokens that a prefix cache would hold which forgets nothing. Where a source was
+    seen through a span only, its sessions ``cut_off_s`` from its beginning are cut off.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Figures(BaseModel):
     turns: Lengths = Lengths()
     gap_s: Lengths = Lengths()
     reuse: float | None = None
+    cut_off_s: float | None = None
 
     @property
     def idc(self) -> tuple[float | None, ...]:

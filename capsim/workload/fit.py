@@ -7,14 +7,17 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from capsim.workload.arrivals import Single, weibull_shape
-from capsim.workload.figures import Figures, distribution_distance
+from capsim.workload.chats import tokens
+from capsim.workload.figures import Figures, distribution_distance, figures
 from capsim.workload.fit_lengths import fit_tokens, rounded
 from capsim.workload.fit_sessions import fit_sessions
-from capsim.workload.generated import SAMPLE, generated, requests_per_s
+from capsim.workload.generated import SAMPLE, SEED, generated
 from capsim.workload.requests import draw_lengths
 from capsim.workload.spec import Workload
+from capsim.workload.steady import sessions_in
 from capsim.workload.trace_figures import trace_figures
 from capsim.workload.traces import Trace
+from capsim.workload.traces.follow import earlier
 
 SILENCES_S = (2.0, 5.0, 10.0)
 """Gaps from which on a burst counts as ended: each is tried."""
@@ -29,12 +32,14 @@ class Fit:
     """A preset's values, and how well they do: the trace's figures beside those of generated streams.
 
     ``arrivals`` has for each family tried its dispersion at 1, 10 and 60 s and its distance, the mean |ln| of the
-    ratios to the trace's. ``prompt_distance`` and ``output_distance`` are Kolmogorov–Smirnov's, of all requests.
+    ratios to that of what ``begins``: the trace's sessions, or its requests where it shows none. ``prompt_distance``
+    and ``output_distance`` are Kolmogorov–Smirnov's, of all requests.
     """
 
     values: dict[str, Any]
     trace: Figures
     generated: Figures
+    begins: Figures
     arrivals: dict[str, tuple[tuple[float | None, ...], float]]
     prompt_distance: float
     output_distance: float
@@ -43,37 +48,36 @@ class Fit:
 def fit(trace: Trace) -> Fit:
     """The simplest family of arrivals that is as close as any, and the closer of two ways to write each length.
 
-    A trace whose contexts grow is fitted as sessions, which begin as its requests come but more rarely.
+    A trace whose contexts grow is fitted as sessions: the arrivals are those of its first prompts, and what these
+    generate in as long a time is cut off at its end as the trace is.
     """
-    seen = trace_figures(trace)
+    seen, span_s = trace_figures(trace), float(trace.arrival_s[-1])
     if seen.rate_per_s is None:
         raise ValueError("all requests come at once: there is no rate to fit")
     lengths = {"prompt_tokens": fit_tokens(trace.prompt_tokens)[0], "output_tokens": fit_tokens(trace.output_tokens)[0]}
+    sessions = fit_sessions(trace)
+    followed = earlier(trace)
+    begins_s = trace.arrival_s if sessions is None or followed is None else trace.arrival_s[followed < 0]
+    begins = figures(begins_s, trace.prompt_tokens, trace.output_tokens, span_s)
     tried: dict[str, tuple[dict[str, Any], Figures, float]] = {}
-    for arrival in _families(trace.arrival_s, seen):
-        found = generated(Workload.model_validate({"arrival": arrival, **lengths}), float(trace.arrival_s[-1]))
-        apart, kind = _apart(found, seen), arrival["kind"]
+    for arrival in _families(begins_s, begins):
+        found = generated(Workload.model_validate({"arrival": arrival, **lengths}), span_s)
+        apart, kind = _apart(found, begins), arrival["kind"]
         if kind not in tried or apart < tried[kind][2]:
             tried[kind] = arrival, found, apart
     nearest = min(apart for _, _, apart in tried.values())
     arrival, found, _ = next(one for one in tried.values() if one[2] <= nearest + SIMPLER_BY)
     arrivals = {kind: (found.idc, apart) for kind, (_, found, apart) in tried.items()}
-    values = {"arrival": arrival, **lengths}
-    sessions = fit_sessions(trace)
-    if sessions is not None:
-        values |= sessions
-        values["arrival"] = _rarer(arrival, requests_per_s(Workload.model_validate(values)) / seen.rate_per_s)
-        found = generated(Workload.model_validate(values), float(trace.arrival_s[-1]))
-    prompt, output = draw_lengths(Workload.model_validate(values), SAMPLE)
+    values = {"arrival": arrival, **lengths, **(sessions or {})}
+    workload = Workload.model_validate(values)
+    if sessions is None:
+        prompt, output = draw_lengths(workload, SAMPLE)
+    else:
+        found = generated(workload, span_s, cut_off=True)
+        prompt, output = tokens([chat for _, chat in sessions_in(workload.changed(duration_s=span_s), SEED, 0)])
     prompt_distance = distribution_distance(trace.prompt_tokens, prompt)
-    return Fit(values, seen, found, arrivals, prompt_distance, distribution_distance(trace.output_tokens, output))
-
-
-def _rarer(arrival: dict[str, Any], times: float) -> dict[str, Any]:
-    """The same arrivals at so many times less the rate."""
-    fewer = {"rate_per_s": rounded(arrival["rate_per_s"] / times)} if "rate_per_s" in arrival else {}
-    rates = {"rates": [rounded(rate / times) for rate in arrival["rates"]]} if "rates" in arrival else {}
-    return {**arrival, **fewer, **rates}
+    output_distance = distribution_distance(trace.output_tokens, output)
+    return Fit(values, seen, found, begins, arrivals, prompt_distance, output_distance)
 
 
 def _apart(found: Figures, seen: Figures) -> float:
@@ -105,11 +109,14 @@ def _possible(family: dict[str, Any]) -> bool:
 
 
 def _bursts(arrival_s: np.ndarray, silence_s: float, rate_per_s: float) -> list[dict[str, Any]]:
-    """Bursts between silences: their mean lengths, and the variation of the gaps inside them."""
+    """Bursts between silences: their mean lengths, and the variation of the gaps inside them.
+
+    None where Poisson arrivals would have half as many gaps so long.
+    """
     gaps_s = np.diff(arrival_s)
     silent = gaps_s > silence_s
-    inside_s = gaps_s[~silent]
-    if silent.sum() < FEWEST_SILENCES or not inside_s.any():
+    inside_s, by_chance = gaps_s[~silent], len(gaps_s) * np.exp(-rate_per_s * silence_s)
+    if silent.sum() < max(FEWEST_SILENCES, 2 * by_chance) or not inside_s.any():
         return []
     on_s, off_s = inside_s.sum() / (silent.sum() + 1), gaps_s[silent].mean()
     cv = inside_s.std() / inside_s.mean()

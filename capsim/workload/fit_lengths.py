@@ -30,9 +30,13 @@ def fit_tokens(tokens: np.ndarray) -> tuple[dict[str, Any], float]:
     return written[best], apart[best]
 
 
-def quantile_grid(tokens: np.ndarray) -> dict[str, Any]:
-    values = [rounded(value, 6) for value in np.quantile(tokens, QUANTILES).tolist()]
-    return {"kind": "grid", "quantiles": list(QUANTILES), "values": values}
+def quantile_grid(values: np.ndarray, weights: np.ndarray | None = None) -> dict[str, Any]:
+    """The values as a distribution; each counts ``weights`` times."""
+    if weights is None:
+        found = np.quantile(values, QUANTILES)
+    else:
+        found = np.quantile(values, QUANTILES, method="inverted_cdf", weights=weights)
+    return {"kind": "grid", "quantiles": list(QUANTILES), "values": [rounded(one, 6) for one in found.tolist()]}
 
 
 def _two_lognormals(tokens: np.ndarray) -> dict[str, Any]:

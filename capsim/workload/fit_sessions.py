@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from capsim.workload.cut_off import Seen, seen
 from capsim.workload.fit_lengths import fit_tokens, quantile_grid
 from capsim.workload.spec import Workload
-from capsim.workload.trace_figures import turns_and_gaps
 from capsim.workload.traces import PrefixHashes, Trace
 from capsim.workload.traces.follow import earlier, extends, roots
 
@@ -24,12 +24,14 @@ def fit_sessions(trace: Trace) -> dict[str, Any] | None:
     later = np.flatnonzero(followed >= 0)
     last = followed[later]
     new = trace.prompt_tokens[later] - trace.prompt_tokens[last] - trace.output_tokens[last]
-    turns, gaps_s = turns_and_gaps(roots(followed), trace.arrival_s)
+    shown = seen(roots(followed), trace.arrival_s)
+    pauses_s, weights = _pauses(trace, shown)
+    turns = quantile_grid(np.arange(1.0, len(shown.turns) + 1), shown.turns)
     shared_tokens = 0 if trace.prefix_hashes is None else _shared_tokens(trace.prefix_hashes)
     return {
         "prompt_tokens": fit_tokens(trace.prompt_tokens[followed < 0])[0],
-        "think_s": quantile_grid(np.maximum(_pauses(trace, later, gaps_s), SHORTEST_S)),
-        "session": {"turns": quantile_grid(turns), "new_tokens": quantile_grid(np.maximum(new, 1))},
+        "think_s": quantile_grid(np.maximum(pauses_s, SHORTEST_S), weights),
+        "session": {"turns": turns, "new_tokens": quantile_grid(np.maximum(new, 1))},
         **({"prefix": {"global_tokens": shared_tokens}} if shared_tokens else {}),
     }
 
@@ -44,13 +46,13 @@ def as_sessions(workload: Workload, trace: Trace) -> Workload | None:
     return workload.changed(trace=None, columns=None, replay="open", **fitted)
 
 
-def _pauses(trace: Trace, later: np.ndarray, gaps_s: np.ndarray) -> np.ndarray:
-    """Those that the trace knows; where it knows none the gaps from arrival to arrival, with the time of the answer."""
-    if trace.think_s is None:
-        return gaps_s
-    known_s = trace.think_s[later]
-    known_s = known_s[np.isfinite(known_s)]
-    return known_s if len(known_s) else gaps_s
+def _pauses(trace: Trace, shown: Seen) -> tuple[np.ndarray, np.ndarray]:
+    """Those that the trace knows, and their weights; where it knows none the gaps from arrival to arrival."""
+    known_s = np.full(len(trace), np.nan) if trace.think_s is None else trace.think_s
+    known = np.isfinite(known_s[shown.later])
+    if not known.any():
+        return shown.gaps_s, shown.weights
+    return known_s[shown.later][known], shown.weights[known]
 
 
 def _shared_tokens(hashes: PrefixHashes) -> int:

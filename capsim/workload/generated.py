@@ -3,45 +3,64 @@
 import numpy as np
 
 from capsim.workload import chats
-from capsim.workload.arrivals import Windows, long_run_rate_per_s
+from capsim.workload.arrivals import Windows, cycle, long_run_rate_per_s
+from capsim.workload.chats import Chat
 from capsim.workload.classes import Superposed
 from capsim.workload.figures import Figures, figures, lengths
+from capsim.workload.levels import HOUR_S
 from capsim.workload.requests import draw_arrivals, draw_lengths
 from capsim.workload.sessions import Prefix, Users
 from capsim.workload.spec import Closed, Workload
-from capsim.workload.steady import request_times
+from capsim.workload.steady import request_times, sessions_in
 
 SAMPLE = 50_000
 MAX_ARRIVALS = 1_000_000
 MOST, FEWEST = 50, 3
 SEED = 0
-HOUR_S = 3600.0
 ARRIVAL_FIGURES = ("rate_per_s", "cv", "cv_in_minute", "idc_1s", "idc_10s", "idc_60s", "peak_to_mean_minute")
 
 
-def generated(workload: Workload, span_s: float) -> Figures:
+def generated(workload: Workload, span_s: float, *, cut_off: bool = False) -> Figures:
     """Figures of streams of ``span_s``: the mean of each over replications, fewer of them at a higher rate.
 
-    The answers of sessions take no time.
+    The answers of sessions take no time. Sessions are there from the start and seen whole, or (``cut_off``) those that
+    begin in the span are seen until its end, as a trace shows them.
     """
     if workload.in_sessions:
-        some = chats.sample(workload, SAMPLE)
+        times, some = _streams_of_sessions(workload, span_s, cut_off=cut_off)
         prompt, output = chats.tokens(some)
-        found, replications = _session_figures(some, workload.prefix or Prefix()), FEWEST
+        found = _session_figures(some, workload.prefix or Prefix())
     else:
         prompt, output = draw_lengths(workload, SAMPLE)
         found = {}
         replications = int(np.clip(MAX_ARRIVALS / (span_s * requests_per_s(workload)), FEWEST, MOST))
-    drawn = [arrivals_in(workload, span_s, SEED, index) for index in range(replications)]
-    seen = [figures(arrival_s, prompt, output, span_s) for arrival_s in drawn if len(arrival_s)]
+        times = [arrivals_in(workload, span_s, SEED, index) for index in range(replications)]
+    seen = [figures(arrival_s, prompt, output, span_s) for arrival_s in times if len(arrival_s)]
     means = {name: _mean([getattr(one, name) for one in seen]) for name in ARRIVAL_FIGURES}
     return seen[0].model_copy(update={**means, **found})
+
+
+def generated_beside(workload: Workload, source: Figures | None) -> Figures:
+    """As the source was seen, if it says through which span; else for as long as tells of the arrivals."""
+    if source is not None and source.cut_off_s is not None:
+        return generated(workload, source.cut_off_s, cut_off=True)
+    return generated(workload, telling_span_s(workload))
+
+
+def _streams_of_sessions(workload: Workload, span_s: float, *, cut_off: bool) -> tuple[list[np.ndarray], list[Chat]]:
+    """When the requests of a few streams come, and a sample of sessions."""
+    if not cut_off:
+        times = [arrivals_in(workload, span_s, SEED, index) for index in range(FEWEST)]
+        return times, chats.sample(workload, SAMPLE)
+    streams = [sessions_in(workload.changed(duration_s=span_s, requests=None), SEED, index) for index in range(FEWEST)]
+    times = [np.sort(np.concatenate([np.empty(0), *(at_s for at_s, _ in stream)])) for stream in streams]
+    return times, [chat for stream in streams for _, chat in stream]
 
 
 def telling_span_s(workload: Workload) -> float:
     """How long a stream tells of the arrivals: an hour, or all of their windows where that is longer."""
     arrival = workload.arrival
-    return max(HOUR_S, arrival.window_s * len(arrival.windows)) if isinstance(arrival, Windows) else HOUR_S
+    return max(HOUR_S, cycle(arrival)[1]) if isinstance(arrival, Windows) else HOUR_S
 
 
 def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capsim.workload.arrivals import Profile, Ramp, Single, Spike, long_run_rate_per_s
+from capsim.workload.arrivals import Profile, Ramp, Single, Spike, Windows, cycle, long_run_rate_per_s
 from capsim.workload.chats import ANY, Chat, Longest, draw, sample
 from capsim.workload.classes import Superposed
 from capsim.workload.drawing import times
@@ -112,11 +112,27 @@ def sessions(
 def request_times(workload: Workload, seed: int, replication: int) -> np.ndarray:
     """When requests of open sessions come within ``duration_s``, if answers take no time. Shape (n,), in order."""
     drawn, span_s = sessions(workload, seed, replication, None), workload.duration_s or 0.0
-    met = [begun for begun in drawn.begun if begun.request < len(begun.chat.pause_s)]
-    times_s = [begun.start_s + _since_first(begun.chat.pause_s[begun.request :]) for begun in met]
-    begins_s = takewhile(lambda at_s: at_s <= span_s, drawn.arrival_s)
-    times_s += [at_s + _since_first(chat.pause_s) for at_s, chat in zip(begins_s, drawn.chats, strict=False)]
+    met = [one for one in drawn.begun if one.request < len(one.chat.pause_s)]
+    times_s = [one.start_s + _since_first(one.chat.pause_s[one.request :]) for one in met]
+    times_s += [at_s for at_s, _ in _beginning(drawn, span_s)]
     return np.sort(np.concatenate([one[one <= span_s] for one in (np.empty(0), *times_s)]))
+
+
+def sessions_in(workload: Workload, seed: int, replication: int) -> list[tuple[np.ndarray, Chat]]:
+    """Open sessions that begin within ``duration_s``, as far as they come in it: when their requests do, and these."""
+    span_s = workload.duration_s or 0.0
+    return [_until(span_s, *one) for one in _beginning(sessions(workload, seed, replication, None), span_s)]
+
+
+def _beginning(drawn: SessionTraffic, span_s: float) -> Iterator[tuple[np.ndarray, Chat]]:
+    """When the requests of each session that begins in the span come, and what they are."""
+    begins_s = takewhile(lambda at_s: at_s <= span_s, drawn.arrival_s)
+    return ((at_s + _since_first(chat.pause_s), chat) for at_s, chat in zip(begins_s, drawn.chats, strict=False))
+
+
+def _until(end_s: float, at_s: np.ndarray, chat: Chat) -> tuple[np.ndarray, Chat]:
+    kept = int(np.searchsorted(at_s, end_s, side="right"))
+    return at_s[:kept], chat.first(kept)
 
 
 def _since_first(pause_s: list[float]) -> np.ndarray:
@@ -160,11 +176,9 @@ class _History:
 
 def _history(family: Single) -> _History:
     match family:
-        case Profile():
-            rates, period_s = family.rates_per_s, family.period_s
-            assert period_s is not None
-            most = max(rates)
-            return _History(most, tuple(rate / most for rate in rates), period_s, family.start_s)
+        case Profile() | Windows():
+            rates, period_s, start_s = cycle(family)
+            return _History(max(rates), tuple(rate / max(rates) for rate in rates), period_s, start_s)
         case Spike():
             return _History(family.rate_per_s)
         case Ramp():

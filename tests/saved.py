@@ -1,0 +1,20 @@
+"""Writes the plan that the app's first screen shows: ``make saved``."""
+
+import sys
+from pathlib import Path
+
+from capsim.capacity import plan
+from capsim.pages.parts.results import SAVED
+from capsim.pages.parts.scenarios import FIRST, SHIPPED
+from capsim.scenario import resolve
+from capsim.store import to_json
+
+
+def main() -> None:
+    document, _ = plan(resolve(SHIPPED / f"{FIRST}.yaml"), lambda number, run: print(number, file=sys.stderr))
+    document["scenario"]["resolved"]["efficiency"].pop("measured", None)  # a megabyte of kernel tables
+    Path(SAVED / f"{FIRST}.plan.json").write_text(to_json(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The document of a plan: what is simulated of many candidates, what would change it, sites and growth."""
+
+import itertools
+import json
+
+import pytest
+
+from capsim.capacity import plan, sessions
+from capsim.capacity.answers import answer
+from capsim.capacity.fleet import size_for
+from capsim.capacity.tornado import would_change
+from capsim.cli.plan_table import render_plan
+from capsim.errors import Infeasible, ScenarioError
+from capsim.scenario import resolve, variant
+
+SCENARIO = """\
+model: llama-3.1-8b
+weights: fp8
+node: h100x1
+workload:
+  arrival: {kind: poisson, rate_per_s: 1}
+  prompt_tokens: 400
+  output_tokens: 30
+  think_s: {kind: exponential, mean: 5}
+scheduler: {max_num_seqs: 2}
+slo: {ttft_s: 200 ms, tpot_s: 20 ms}
+replications: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "scenario.yaml"
+    path.write_text(SCENARIO)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "MIN_REQUESTS", 300)
+        yield lambda *overrides: resolve(path, overrides)
+
+
+@pytest.fixture(scope="module")
+def grown(resolved):
+    """A plan for users of two sites who grow in number."""
+    return planned(resolved("plan={users: 600, sites: 2, growth_per_month: 0.1}"))[0]
+
+
+def planned(one):
+    return plan(one, lambda number, point: None)
+
+
+def test_a_plan_simulates_near_the_cheapest_and_leaves_the_rest_estimated(resolved):
+    lists = "nodes: [h100x1, a100x1, h100x8, mac-mini-m4-pro, ascend-910bx8]"
+    document, at_limit = planned(resolved(f"plan={{users: 300, {lists}}}"))
+    rows, cheapest = document["estimates"], document["estimates"][0]["monthly_usd"]
+    for row in rows:
+        assert row["simulated"] == (row["monthly_usd"] is not None and row["monthly_usd"] <= 1.3 * cheapest)
+    found = document["candidates"]
+    assert [one["monthly_usd"] for one in found] == sorted(one["monthly_usd"] for one in found)
+    assert {one["node"] for one in found} == {row["node"] for row in rows if row["simulated"]}
+    assert [row["node"] for row in document["excluded"]] == ["mac-mini-m4-pro"]
+    assert at_limit.resolved.scenario.node == found[0]["node"]
+    table = render_plan(document, "table")
+    assert "price unknown" in table
+    assert "not even one session" in table
+    assert f"{found[0]['nodes']:,} nodes for 300 users" in table.splitlines()[-2]
+
+
+def test_a_candidate_shows_its_curve_and_what_it_was_resolved_to(grown):
+    (one,) = grown["candidates"]
+    low, high = one["sessions"]["attached"]
+    curve = {row["sessions"]: row for row in one["curve"]}
+    assert list(curve) == sorted(curve)
+    assert curve[low]["goodput"] >= 0.95 > curve[high]["goodput"]
+    assert curve[high]["replications"] >= 3
+    inside, ends = curve[high]["ttft_s_p95"], curve[high]["ttft_s_p95_ci95"]
+    assert ends[0] <= inside <= ends[1]
+    assert one["scenario"]["scenario"]["node"] == "h100x1"
+    assert json.loads(render_plan(grown, "json"))["estimates"][0]["simulated"] is True
+
+
+def test_no_candidate_at_all_tells_why_of_each(resolved):
+    with pytest.raises(Infeasible, match="(?s)no candidate serves.*h100x1.*a100x1"):
+        planned(resolved("plan.nodes=[h100x1, a100x1]", "slo.tpot_s=1 ms"))
+
+
+def test_every_site_has_a_fleet_of_its_own(resolved, grown):
+    (one,) = grown["candidates"]
+    found = one["sessions"]["attached"][0]
+    assert one["fleet"] == size_for(resolved(), 300, found, lambda nodes, run: None)
+    assert one["nodes"] == 2 * one["fleet"]["nodes"]
+    assert one["monthly_usd"] == pytest.approx(one["nodes"] * resolved().price.usd_per_hour * 730)
+    assert f"{one['nodes']} nodes for 600 users at 2 sites, one at each" in render_plan(grown, "table")
+
+
+def test_growth_dates_the_next_node(grown):
+    (one,) = grown["candidates"]
+    months = one["growth"]["months"]
+    assert months[0] == {"month": 0, "users": 600, "nodes": one["nodes"]}
+    assert months[1]["month"] == one["growth"]["next_node_month"] > 0
+    assert all(later["nodes"] > earlier["nodes"] for earlier, later in itertools.pairwise(months))
+    assert f"more are needed in month {months[1]['month']}" in render_plan(grown, "table")
+
+
+def test_sites_and_growth_need_users(resolved):
+    with pytest.raises(ScenarioError, match="give users as well"):
+        resolved("plan={sites: 3}")
+
+
+def test_what_would_change_the_answer_is_what_the_scenario_changed_so_answers(resolved):
+    one = resolved("plan={users: 300}", "scheduler.max_num_seqs=4")
+    steps = would_change(one)
+    assert [abs(step["change"]) for step in steps] == sorted((abs(step["change"]) for step in steps), reverse=True)
+    assert {"kv_format", "weights", "scheduler.enable_prefix_caching", "scheduler.max_num_seqs", "slo.ttft_s",
+            "slo.tpot_s", "nodes"} <= {step["knob"] for step in steps}  # fmt: skip
+    doubled = next(step for step in steps if (step["knob"], step["to"]) == ("scheduler.max_num_seqs", 8))
+    there = answer(variant(one, ["scheduler.max_num_seqs=8"]))
+    assert doubled["sessions"] == there["sessions"]
+    assert doubled["change"] == pytest.approx(there["sessions"] / answer(one)["sessions"] - 1)
+    looser = [step for step in steps if step["knob"].startswith("slo.") and step["to"] > step["from"]]
+    assert all(step["change"] >= 0 for step in looser)
+
+
+def test_a_step_beside_includes_the_layouts_next_to_the_own(resolved):
+    steps = would_change(resolved("node=h100x8", "parallelism={tp: 4, dp: 2}"))
+    assert {step["to"] for step in steps if step["knob"] == "parallelism"} == {"tp8", "tp2 dp4"}
