@@ -149,12 +149,12 @@ def cancel(name: str) -> None:
 
 
 def asked(name: str) -> Job | None:
-    """What a job was asked; None where there is no such job."""
+    """What a job was asked; None where there is no such job, or one of another version of capsim."""
     try:
         told = json.loads((_place(name) / "job.json").read_text())
-    except FileNotFoundError:
+        return Job(told["verb"], told["files"], told["title"], tuple(told["options"]))
+    except (FileNotFoundError, KeyError):
         return None
-    return Job(told["verb"], told["files"], told["title"], tuple(told["options"]))
 
 
 def names(verb: Verb | None = None) -> list[str]:

@@ -85,6 +85,12 @@ def test_a_name_leads_nowhere_else(name):
         jobs.status(name)
 
 
+def test_a_job_of_another_version_is_passed_over(runs):
+    (runs / ".jobs" / ("1" * 12)).mkdir(parents=True)
+    (runs / ".jobs" / ("1" * 12) / "job.json").write_text('{"verb": "run"}')
+    assert jobs.asked("1" * 12) is None
+
+
 def test_nobody_asked_for_it():
     assert jobs.status("0" * 12) is None
     assert jobs.asked("0" * 12) is None
