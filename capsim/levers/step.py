@@ -91,7 +91,7 @@ def _best_layout(resolved: Resolved) -> Resolved:
     if resolved.scenario.parallelism is not None:
         return resolved
     every = layouts(resolved.model, resolved.node.devices)
-    alone = [layout for layout in every if not (layout.expert and layout.dp > 1)]
+    alone = [layout for layout in every if not layout.in_lockstep]
     fitting = _fitting(resolved, alone) or _fitting(resolved, every)
     return max(fitting, key=_sessions)
 
