@@ -15,6 +15,7 @@ from capsim.pages.parts.details import chart, table
 from capsim.pages.parts.header import header
 from capsim.pages.parts.refusal import mistaken
 from capsim.pages.parts.watch import watch
+from capsim.scenario import resolve
 
 HOW = {"closed form": ("--estimate",), "simulated": ()}
 
@@ -36,14 +37,15 @@ def page() -> None:
         "stack.yaml": yaml.safe_dump(head | {"scenario": "scenario.yaml", "levers": levers}, sort_keys=False),
         "scenario.yaml": spec.scenario.read_text(),
     }
-    show(jobs.Job("stack", files, spec.name or key, HOW[how]), key, how)
+    basis = resolve(spec.scenario).basis["step_time"][1].basis
+    show(jobs.Job("stack", files, spec.name or key, HOW[how]), key, how, basis)
 
 
-def show(job: jobs.Job, key: str, how: str) -> None:
+def show(job: jobs.Job, key: str, how: str, basis: str) -> None:
     status, document = jobs.status(job.name), results.document(job.name, jobs.STACK)
     command = " ".join(["capsim stack", f"scenarios/{key}.yaml", *job.options])
     badge = "simulated" if document and how == "simulated" else "estimated"
-    header(job.title, job.name, badge, "assumed", command, job.files["stack.yaml"], "stack.yaml")
+    header(job.title, job.name, badge, basis, command, job.files["stack.yaml"], "stack.yaml")
     if status is not None and status.alive:
         watch(job.name)
         return

@@ -47,9 +47,7 @@ def test_twenty_visitors_each_ask_for_a_plan(served, monkeypatch):
 
     def visit(number):
         query = f"scenario=edge-llama8b-mac&users={100 + number}&replications=1"
-        with connect(
-            f"ws{address.removeprefix('http')}/_stcore/stream", subprotocols=["streamlit"], max_size=None
-        ) as tab:
+        with connect(f"{stream}/_stcore/stream", subprotocols=["streamlit"], max_size=None) as tab:
             first = ask(tab, query)
             (simulate,) = (button.id for button in of_kind(first, "button") if button.label == "Simulate")
             second = ask(tab, query, simulate)
