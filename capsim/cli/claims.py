@@ -52,7 +52,9 @@ def _claimed(claimed: list[float] | None) -> str:
 
 
 def _span(row: dict[str, Any]) -> str:
-    return "" if row["value"] is None else f"{_number(row['bear'])} to {_number(row['bull'])}"
+    if row["value"] is None:
+        return ""
+    return " to ".join("no bound" if row[case] is None else _number(row[case]) for case in ("bear", "bull"))
 
 
 def _number(value: float | None) -> str:
