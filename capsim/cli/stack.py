@@ -62,15 +62,10 @@ def render(document: dict[str, Any], format_: str) -> str:
     if format_ == "csv":
         return tables.csv_text({key: value for key, value in document.items() if key != "scenario"})
     blocks = [
-        [*tables.what_rows(document), ["Load", f"{document['users']:,} users at every step, {_how(document)}"]],
+        [*tables.what_rows(document), ["Load", f"{document['users']:,} users at every step, {document['how']}"]],
         _step_rows(document), _lever_rows(document),
     ]  # fmt: skip
     return tables.document_text(blocks, [*tables.notes(_notes(document)), *_quotable(document)], format_)
-
-
-def _how(document: dict[str, Any]) -> str:
-    joint = document["joint"]["how"]
-    return document["how"] if document["how"] == joint else f"{document['how']}, all together {joint}"
 
 
 def _step_rows(document: dict[str, Any]) -> list[list[str]]:
