@@ -61,6 +61,8 @@ def _follows(row):
         return
     (low, high), slack = row["claimed"], row["holds_within"]
     assert row["value"] == pytest.approx(evaluate(row["formula"], row["inputs"]))
+    for case in ("bear", "bull"):
+        assert row[case] == pytest.approx(evaluate(row["formula"], row["inputs"] | row[f"{case}_inputs"]))
     reach = {
         HOLDS: (row["value"], row["value"]),
         CONDITIONS: (min(row["value"], row["bear"], row["bull"]), max(row["value"], row["bear"], row["bull"])),
@@ -158,5 +160,7 @@ def test_unknown_names_and_every_format(document, path):
     assert [row["name"] for row in rows] == QUICK
     assert json.loads(render(document, "json"))["claims"][0]["name"] == QUICK[0]
     assert "rule: 'holds' where" in render(document, "table")
-    assert "Formula" in render(claims([path]), "markdown")
+    alone = render(claims([path]), "markdown")
+    assert "Formula" in alone
+    assert "2, bull 2.6" in alone
     assert load_claim(path)[0].holds_within == 0.1

@@ -66,18 +66,28 @@ def judged(name: str, claim: Claim, source: Source) -> dict[str, Any]:
         "why": claim.untestable or claim.why,
     }  # fmt: skip
     if claim.formula is None or claim.claimed is None:
-        return {**told, "inputs": {}, "value": None, "bear": None, "bull": None, "verdict": UNTESTABLE}
+        return {
+            **told,
+            "inputs": {},
+            "bear_inputs": {},
+            "bull_inputs": {},
+            "value": None,
+            "bear": None,
+            "bull": None,
+            "verdict": UNTESTABLE,
+        }
     inputs = {key: _value(each, source, ("inputs", key)) for key, each in claim.inputs.items()}
     bear_inputs, bull_inputs = (
-        {**inputs, **{key: _value(each, source, (case, key)) for key, each in moved.items()}}
+        {key: _value(each, source, (case, key)) for key, each in moved.items()}
         for case, moved in (("bear", claim.bear), ("bull", claim.bull))
     )
     try:
-        value, bear, bull = (evaluate(claim.formula, numbers) for numbers in (inputs, bear_inputs, bull_inputs))
+        value, bear, bull = (evaluate(claim.formula, inputs | moved) for moved in ({}, bear_inputs, bull_inputs))
     except ValueError as error:
         raise ScenarioError([source.problem(("formula",), str(error))]) from error
     return {
-        **told, "inputs": inputs, "value": value, "bear": _bounded(bear), "bull": _bounded(bull),
+        **told, "inputs": inputs, "bear_inputs": bear_inputs, "bull_inputs": bull_inputs,
+        "value": value, "bear": _bounded(bear), "bull": _bounded(bull),
         "verdict": verdict(claim.claimed, value, bear, bull, claim.holds_within),
     }  # fmt: skip
 

@@ -68,7 +68,12 @@ def _inputs(row: dict[str, Any]) -> list[list[str]]:
     if row["formula"] is None:
         return []
     rows = [["Formula", row["formula"]], ["Holds within", f"{row['holds_within']:.1%}"], ["Source", row["source"]]]
-    return rows + [[name, f"{value:,.6g}"] for name, value in row["inputs"].items()]
+    for name, value in row["inputs"].items():
+        moved = (
+            f"{case} {row[f'{case}_inputs'][name]:,.6g}" for case in ("bear", "bull") if name in row[f"{case}_inputs"]
+        )
+        rows.append([name, ", ".join((f"{value:,.6g}", *moved))])
+    return rows
 
 
 def _reasons(claims: list[dict[str, Any]]) -> list[str]:
