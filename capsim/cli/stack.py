@@ -69,7 +69,7 @@ def blocks(document: dict[str, Any]) -> list[list[list[str]]]:
     from capsim.cli import tables
 
     return [
-        [*tables.what_rows(document), ["Load", f"{document['users']:,} users at every step, {_how(document)}"]],
+        [*tables.what_rows(document), ["Load", f"{document['users']:,} users at every step, {document['how']}"]],
         _step_rows(document), _lever_rows(document),
     ]  # fmt: skip
 
@@ -79,11 +79,6 @@ def lines(document: dict[str, Any]) -> list[str]:
     from capsim.cli import tables
 
     return [*tables.notes(_notes(document)), *_quotable(document)]
-
-
-def _how(document: dict[str, Any]) -> str:
-    joint = document["joint"]["how"]
-    return document["how"] if document["how"] == joint else f"{document['how']}, all together {joint}"
 
 
 def _step_rows(document: dict[str, Any]) -> list[list[str]]:
