@@ -93,8 +93,9 @@ def check_target(directory: Path) -> None:
     """
     if directory.exists() and not directory.is_dir():
         raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
-    ours = any((directory / name).is_file() for name in (*OURS, PROGRESS))
-    if directory.is_dir() and any(directory.iterdir()) and not ours:
+    there = [file.name for file in directory.iterdir()] if directory.is_dir() else []
+    ours = any(name in there for name in OURS) or all(PROGRESS in name for name in there)  # of a run that was killed
+    if not ours:
         raise ScenarioError.one("is not empty and holds no run: give another directory", path=f"--out {directory}")
     _fresh(directory).rmdir()
 

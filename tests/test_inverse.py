@@ -1,6 +1,7 @@
 """Plans turned around: the longest context for the users, and the fastest answers for the money."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -85,6 +86,18 @@ def test_the_fastest_fleet_for_the_money_keeps_the_slo_and_the_ceiling(resolved)
 def test_too_little_money_says_what_is_missing(resolved):
     with pytest.raises(Infeasible, match=r"nothing for \$100 a month(?s:.*)cost \$4,307 a month"):
         fastest_answers(resolved(), 100, quiet)
+
+
+def test_a_quote_s_minimum_is_paid_once_and_money_without_end_buys_what_helps(resolved):
+    one = resolved("price={quote: {usd_per_hour: 2, term_months: 12, minimum_nodes: 8}}")
+    (row,) = fastest_answers(one, 8 * 2 * 730, quiet)[0]["estimates"]
+    assert row["monthly_usd"] == pytest.approx(8 * 2 * 730)
+    assert fastest_answers(one, math.inf, quiet)[0]["estimates"][0]["nodes"] >= row["nodes"]
+
+
+def test_a_longest_context_needs_a_target(resolved):
+    with pytest.raises(ScenarioError, match="needs a latency target"):
+        longest_context(resolved("slo=null"), quiet)
 
 
 @pytest.mark.parametrize("ask", [longest_context, lambda one, tell: fastest_answers(one, 1e4, tell)])

@@ -7,7 +7,7 @@ import pytest
 
 from capsim.capacity import plan, sessions
 from capsim.capacity.answers import answer
-from capsim.capacity.fleet import size_for
+from capsim.capacity.fleet import size_for, smallest
 from capsim.capacity.tornado import would_change
 from capsim.cli.plan_table import render_plan
 from capsim.errors import Infeasible, ScenarioError
@@ -96,6 +96,7 @@ def test_growth_dates_the_next_node(grown):
     months = one["growth"]["months"]
     assert months[0] == {"month": 0, "users": 600, "nodes": one["nodes"]}
     assert months[1]["month"] == one["growth"]["next_node_month"] > 0
+    assert all(month["nodes"] % 2 == 0 for month in months), "both sites have the same fleet"
     assert all(later["nodes"] > earlier["nodes"] for earlier, later in itertools.pairwise(months))
     assert f"more are needed in month {months[1]['month']}" in render_plan(grown, "table")
 
@@ -117,6 +118,21 @@ def test_what_would_change_the_answer_is_what_the_scenario_changed_so_answers(re
     assert doubled["change"] == pytest.approx(there["sessions"] / answer(one)["sessions"] - 1)
     looser = [step for step in steps if step["knob"].startswith("slo.") and step["to"] > step["from"]]
     assert all(step["change"] >= 0 for step in looser)
+
+
+def test_a_node_more_is_one_at_each_site_and_costs_what_the_price_says(resolved):
+    quote = "quote: {usd_per_hour: 2, term_months: 12, minimum_nodes: 50}"
+    one = resolved("plan={users: 600, sites: 2}", f"price={{{quote}}}")
+    fewer, more = sorted((s for s in would_change(one) if s["knob"] == "nodes"), key=lambda step: step["to"])
+    nodes = answer(one)["nodes"]
+    assert (fewer["to"], more["to"]) == (nodes - 2, nodes + 2)
+    assert fewer["monthly_usd"] == more["monthly_usd"] == pytest.approx(50 * 2 * 730), "the minimum is paid anyway"
+    assert more["change"] == pytest.approx(1 / (nodes / 2 - 1))
+
+
+def test_far_too_many_users_are_refused_at_once():
+    with pytest.raises(Infeasible, match="16,384 nodes"):
+        smallest(lambda nodes: pytest.fail("no such fleet is looked at"), 10**12)
 
 
 def test_a_step_beside_includes_the_layouts_next_to_the_own(resolved):

@@ -17,9 +17,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from capsim import experiment
+from capsim.cli.options import Format
+from capsim.cli.sweep import _render
 from capsim.errors import ScenarioError
+from capsim.store import check_target
 from capsim.sweep import TABLE, load_sweep, read_points, run_sweep
 from capsim.sweep import run as sweep_run
+from capsim.sweep.point import run_point
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -264,6 +269,66 @@ def test_a_point_that_kills_its_process_is_told_from_its_neighbours(sweep_file, 
     frame = run_sweep(load_sweep(sweep_file), sweep_file.parent / "out", jobs=2)
     assert list(frame["status"]) == ["failed", "done", "done"]
     assert "its process died" in frame["reason"][0]
+
+
+class Dropping(Executor):
+    """Drops what it is given, as a cluster does whose scheduler is gone."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+
+def test_points_that_an_executor_drops_are_failed_and_done_next_time(sweep_file):
+    frame = run_sweep(load_sweep(sweep_file), sweep_file.parent / "out", Dropping())
+    assert set(frame["status"]) == {"failed"}
+    assert set(swept(sweep_file)[0]["status"]) == {"done"}
+
+
+def test_a_script_whose_processes_do_not_start_is_told_why(sweep_file):
+    script = sweep_file.parent / "script.py"
+    script.write_text("import capsim\ncapsim.run_sweep('sweep.yaml', 'out', jobs=1)\n")
+    done = subprocess.run(
+        [sys.executable, script], cwd=sweep_file.parent, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PYTHONPATH": str(Path(sweep_run.__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "if __name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
+def test_a_run_does_not_take_the_place_of_a_sweep(sweep_file):
+    swept(sweep_file)
+    with pytest.raises(ScenarioError, match="give another directory"):
+        check_target(sweep_file.parent / "out")
+    killed = sweep_file.parent / "killed"
+    killed.mkdir()
+    (killed / "progress.json").touch()
+    check_target(killed)
+
+
+def test_a_point_that_was_interrupted_is_no_result(sweep_file, monkeypatch):
+    whole = experiment.run
+
+    def stopped(resolved):
+        done = whole(resolved)
+        done.summary["run"]["interrupted"] = True
+        return done
+
+    monkeypatch.setattr(experiment, "run", stopped)
+    with pytest.raises(experiment.Interrupted):
+        run_point("run", sweep_file.parent / "base.yaml", {})
+
+
+def test_dates_are_swept_and_what_a_point_leaves_out_is_blank(sweep_file, capsys):
+    sweep_file.write_text("scenario: base.yaml\npoints:\n  - {as_of: 2026-01-02}\n  - {replications: 2}\n")
+    frame, _ = swept(sweep_file)
+    assert list(frame["status"]) == ["done", "done"], list(frame["reason"])
+    assert frame["as_of"][0] == "2026-01-02"
+    lines = _render(frame, ["as_of", "replications"], Format.table).splitlines()
+    assert lines[1].split()[0] == "2026-01-02"
+    assert lines[2].split()[0] == "2"
 
 
 def test_small_numbers_stay_numbers(sweep_file):

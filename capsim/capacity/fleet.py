@@ -47,10 +47,11 @@ def smallest(passes: Callable[[int], bool], guess: int) -> int:
         None up to ``MOST_NODES`` does.
     """
     down, up = 0, max(1, guess)
-    while not passes(up):
-        down, up = up, up + max(1, up // 8)
+    while up > MOST_NODES or not passes(up):
         if up > MOST_NODES:
-            raise Infeasible("no fleet keeps the SLO for these users", remedies=["relax the SLO"])
+            message = f"no fleet of {MOST_NODES:,} nodes or fewer keeps the SLO for these users"
+            raise Infeasible(message, remedies=["relax the SLO"])
+        down, up = up, up + max(1, up // 8)
     while up - down > 1:
         middle = max(down + 1, up - max(1, (up - down) // 4))
         down, up = (down, middle) if passes(middle) else (middle, up)

@@ -32,9 +32,11 @@ def growth(resolved: Resolved, one_node: Fleet, per_node: int, now: int) -> dict
     """``{per_month, next_node_month, months}``: the months, counted from now, in which the nodes for the users asked
     for change in number within ``MONTHS``, each with ``month``, ``users`` and ``nodes``.
 
-    From ``now`` on, which was simulated, nodes grow in proportion to those of the closed form. None without growth.
+    From ``now`` on, which was simulated, nodes grow in proportion to those of the closed form, at all sites alike. None
+    without growth.
     """
-    users, rate = resolved.scenario.plan.users, resolved.scenario.plan.growth_per_month
+    asked = resolved.scenario.plan
+    users, rate, sites = asked.users, asked.growth_per_month, asked.sites
     if users is None or rate == 0:
         return None
     months: list[dict[str, Any]] = []
@@ -42,7 +44,7 @@ def growth(resolved: Resolved, one_node: Fleet, per_node: int, now: int) -> dict
         first = nodes_for(resolved, one_node, users, per_node)
         for month in range(MONTHS + 1):
             there = round(users * (1 + rate) ** month)
-            nodes = -(-now * nodes_for(resolved, one_node, there, per_node) // first)
+            nodes = sites * -(-now * nodes_for(resolved, one_node, there, per_node) // (first * sites))
             if not months or nodes != months[-1]["nodes"]:
                 months.append({"month": month, "users": there, "nodes": nodes})
     except Infeasible:  # more nodes than are looked at

@@ -1,5 +1,6 @@
 """The questions turned around: the longest context for the users, and the fastest answers for the money."""
 
+from bisect import bisect_right
 from typing import Any
 
 from capsim import cost
@@ -47,7 +48,7 @@ def longest_context(resolved: Resolved, on_trial: OnTrial) -> tuple[dict[str, An
             return False
         return fleet.goodput(users) >= fleet.slo.attained
 
-    with_prompts(1)
+    fleet_of(with_prompts(1))
     low, high = 0, resolved.model.max_context_tokens
     while high - low > max(1, (CLOSE - 1) * low):
         middle = round((low * high) ** 0.5) if low else high // 8 or 1
@@ -87,19 +88,19 @@ def fastest_answers(resolved: Resolved, max_monthly_usd: float, on_trial: OnTria
     def bought(one: Resolved) -> tuple[dict[str, Any], Resolved]:
         fleet = fleet_of(with_nodes(one, 1))
         needed = nodes_for(one, fleet, users, max(1, guess(fleet).sessions))
-        each_usd = cost.monthly_cost(one.price, 1)["monthly_usd"]
-        if each_usd is None:
+        if one.price is None:
             raise Infeasible("price unknown", remedies=["give a price"])
-        most = min(int(max_monthly_usd / each_usd), needed + users)
+        usd = lambda nodes: cost.monthly_cost(one.price, nodes)["monthly_usd"]  # noqa: E731
+        most = bisect_right(range(needed + users + 1), max_monthly_usd, key=usd) - 1
         if most < needed:
-            raise Infeasible(f"the {needed:,} nodes that the users need cost ${needed * each_usd:,.0f} a month")
+            raise Infeasible(f"the {needed:,} nodes that the users need cost ${usd(needed):,.0f} a month")
         tpot_s = lambda nodes: of_nodes(one, fleet.replica, nodes).latency(users)["tpot_s"]["p95"]  # noqa: E731
         enough = ALIKE * tpot_s(most)
         nodes = max(needed, smallest(lambda nodes: nodes >= most or tpot_s(nodes) <= enough, needed))
         seen = of_nodes(one, fleet.replica, nodes).latency(users)
         return {
             "node": one.scenario.node, "kv_format": one.scenario.kv_format, "parallelism": str(one.layout),
-            "max_num_seqs": one.engine.max_num_seqs, "nodes": nodes, "monthly_usd": nodes * each_usd, "latency": seen,
+            "max_num_seqs": one.engine.max_num_seqs, "nodes": nodes, "monthly_usd": usd(nodes), "latency": seen,
         }, one  # fmt: skip
 
     found, excluded = candidates(resolved, bought)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from capsim import cost
 from capsim.capacity.answers import answer
 from capsim.errors import Infeasible, ScenarioError
 from capsim.parallelism import Parallelism, layouts
@@ -38,7 +39,7 @@ def would_change(resolved: Resolved) -> list[dict[str, Any]]:
         return []
     rows = [row for step in _steps(resolved) if (row := _after(resolved, step, now)) is not None]
     if now["nodes"] is not None:
-        rows += _node_steps(now)
+        rows += _node_steps(resolved, now)
     return sorted(rows, key=lambda row: abs(row["change"]), reverse=True)
 
 
@@ -58,15 +59,15 @@ def _said(value: Any) -> Any:
     return str(value) if isinstance(value, Parallelism) else value
 
 
-def _node_steps(now: dict[str, Any]) -> list[dict[str, Any]]:
-    """A node more or less: what is there with one of them down carries."""
-    nodes, rows = now["nodes"], []
-    for there in (nodes - 1, nodes + 1):
-        if there > 1:
-            monthly = None if now["monthly_usd"] is None else now["monthly_usd"] / nodes * there
+def _node_steps(resolved: Resolved, now: dict[str, Any]) -> list[dict[str, Any]]:
+    """A node more or less at each site: what is there with one of them down carries."""
+    nodes, sites, rows = now["nodes"], resolved.scenario.plan.sites, []
+    for there in (nodes - sites, nodes + sites):
+        if there > sites:
+            monthly = cost.monthly_cost(resolved.price, there)["monthly_usd"]
             rows.append({
                 "knob": "nodes", "from": nodes, "to": there, "sessions": now["sessions"], "nodes": there,
-                "monthly_usd": monthly, "change": (there - 1) / (nodes - 1) - 1,
+                "monthly_usd": monthly, "change": (there - sites) / (nodes - sites) - 1,
             })  # fmt: skip
     return rows
 

@@ -96,8 +96,15 @@ def _rows(frame: "pd.DataFrame", paths: list[str]) -> list[list[str]]:
         shown = [show(point[name]) if point[name] == point[name] else "" for name, (_, show) in columns.items()]
         if point["status"] != "done":
             shown = [point["status"]]
-        rows.append([*("" if point[path] is None else str(point[path]) for path in paths), *shown])
+        rows.append([*(_swept(point[path]) for path in paths), *shown])
     return rows
+
+
+def _swept(value: Any) -> str:
+    """A swept value as it was written, nothing where the point leaves it as it is."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _reasons(frame: "pd.DataFrame") -> list[str]:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from threading import Thread
@@ -20,12 +20,22 @@ def cores() -> int:
 @contextmanager
 def processes(jobs: int) -> Iterator[Executor]:
     """So many processes of this machine. They leave Ctrl-C to the one that started them, and end with it, even where
-    that is killed: each holds one end of a pipe whose other end goes down with it."""
+    that is killed: each holds one end of a pipe whose other end goes down with it.
+
+    Raises
+    ------
+    ScenarioError
+        None of them starts.
+    """
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(jobs, context, _begin, (theirs,))
+    began = pool.submit(os.getpid)
     try:
         yield pool
+        if isinstance(began.exception(), BrokenExecutor):
+            hint = "a script must call run_sweep under: if __name__ == '__main__':"
+            raise ScenarioError.one("no process for points starts", key="run_sweep", hint=hint)
     finally:
         ours.close()
         pool.shutdown(wait=False, cancel_futures=True)

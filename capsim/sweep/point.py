@@ -8,7 +8,7 @@ from typing import Any
 from capsim import __version__
 from capsim.capacity.plan import plan
 from capsim.errors import Infeasible, ScenarioError
-from capsim.experiment import run
+from capsim.experiment import Interrupted, run_whole
 from capsim.glossary import LATENCIES
 from capsim.scenario import resolve
 from capsim.scenario.lock import locked
@@ -28,12 +28,21 @@ def hash_of(task: str, scenario: Path, point: Point) -> str:
 
 
 def run_point(task: str, scenario: Path, point: Point) -> Row:
-    """Simulate one point. A point that cannot be simulated is a row with the reason, not an error."""
+    """Simulate one point. A point that cannot be simulated is a row with the reason, not an error.
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C in this process: a part of a point is no result.
+    """
     try:
         resolved = resolve(scenario, assignments(point))
         if task == "plan":
-            return {"status": "done", "reason": "", **of_plan(plan(resolved, lambda *_: None)[0])}
-        summary = run(resolved).summary
+            document = plan(resolved, lambda *_: None)[0]
+            if document["interrupted"]:
+                raise Interrupted
+            return {"status": "done", "reason": "", **of_plan(document)}
+        summary = run_whole(resolved).summary
     except (ScenarioError, Infeasible) as error:
         return {"status": "failed", "reason": str(error)}
     return {"status": "done", "reason": _reason(summary), **of_run(summary)}

@@ -127,12 +127,12 @@ class _Running:
             self._keep(index, {"status": "failed", "reason": "its process died: out of memory?"})
 
     def _round(self, executor: Executor, indexes: list[int]) -> None:
-        """Run points, each once. Those over which the executor breaks stay without a row."""
+        """Run points, each once. Those over which the executor breaks, or that it drops, stay without a row."""
         task, scenario = self.sweep.task, self.sweep.scenario
         futures = {executor.submit(run_point, task, scenario, self.points[index]): index for index in indexes}
         try:
             for future in as_completed(futures):
-                if not isinstance(future.exception(), BrokenExecutor):
+                if not (future.cancelled() or isinstance(future.exception(), BrokenExecutor)):
                     self._take(futures[future], future)
         finally:
             for future in futures:

@@ -58,7 +58,7 @@ class Sweep(BaseModel):
             every = self.points
         else:
             every = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
-        return list({json.dumps(point, sort_keys=True): point for point in every}.values())
+        return list({json.dumps(point, sort_keys=True, default=str): point for point in every}.values())
 
     @property
     def paths(self) -> list[str]:

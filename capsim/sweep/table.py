@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ def _known(directory: Path, key: str) -> Row | None:
 
 
 def _cell(value: Any) -> Any:
-    """Numbers, words and flags as they are; anything larger as JSON."""
-    return value if value is None or isinstance(value, (str, int, float, bool)) else json.dumps(value)
+    """Numbers, words and flags as they are, dates as words; anything larger as JSON."""
+    if isinstance(value, date):
+        return str(value)
+    return value if value is None or isinstance(value, (str, int, float, bool)) else json.dumps(value, default=str)
 
 
 def _plain(column: pd.Series) -> pd.Series:
