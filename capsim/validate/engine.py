@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from capsim.calibrate.device import described_model
 from capsim.calibrate.steps import fit_steps, predict_steps
 from capsim.errors import ScenarioError
-from capsim.hugging_face import model_from_config
+from capsim.llm import ModelSpec
 from capsim.measurements import Measurements, Model, Run, Step
 from capsim.memory import BlockRule
 from capsim.parallelism import Parallelism
@@ -68,7 +69,7 @@ def _validate(measurements: Measurements, engine: str, name: str) -> dict[str, A
         raise ScenarioError.one(what, path=measurements.path, hint=f"engines: {', '.join(ENGINES)}")
     steps = [step for step in measurements.steps if (step.engine, step.model) == (engine, name)]
     try:
-        cluster = _cluster(described, steps)
+        cluster = _cluster(described, described_model(described, [measurements]), steps)
         fit = held_out(steps)
     except (KeyError, ValueError) as error:
         raise ScenarioError.one(f"{engine}, {name}: {error}", path=measurements.path) from error
@@ -91,9 +92,9 @@ def _validate(measurements: Measurements, engine: str, name: str) -> dict[str, A
     return {"engine": engine, "model": name, "steps": fit, "runs": runs, "errors": _errors(runs)}
 
 
-def _cluster(described: Model, steps: Sequence[Step]) -> ClusterSpec:
+def _cluster(described: Model, model: ModelSpec, steps: Sequence[Step]) -> ClusterSpec:
     """The engine as it was measured: one replica whose steps take what the fit says."""
-    model, arguments = model_from_config(described.config, described.name), described.engine_args
+    arguments = described.engine_args
     step_time = ENGINES[described.engine](WholeStep(model, fit_steps(steps)))
     policy = Policy(arguments["max_num_seqs"], arguments["max_num_batched_tokens"])
     return ClusterSpec(
