@@ -7,6 +7,7 @@ PAGES = {
     "plan": ("Plan", ":material/calculate:"),
     "compare": ("Compare", ":material/compare_arrows:"),
     "sweep": ("Sweep", ":material/grid_on:"),
+    "stack": ("Stack", ":material/stacked_bar_chart:"),
     "breakeven": ("Break-even", ":material/balance:"),
     "run": ("Run", ":material/timeline:"),
     "calibration": ("Calibration", ":material/straighten:"),

@@ -29,22 +29,25 @@ AT_ONCE = 2
 POLL_S = 0.3
 MOST_CPU_S, MOST_BYTES = 3600, 16 * 2**30
 """What a job may take: whoever asks for more is told so, and the machine stays alive."""
-Verb = Literal["plan", "run", "sweep"]
+STACK = "stack.json"
+Verb = Literal["plan", "run", "sweep", "stack"]
 State = Literal["queued", "running", "done", "failed", "interrupted"]
 _NAME = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked: texts of ``files`` by name, of which the verb is given the first; ``title`` is for people."""
+    """What was asked: texts of ``files`` by name, of which the verb is given the first, with its own ``options``;
+    ``title`` is for people."""
 
     verb: Verb
     files: dict[str, str]
     title: str
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        asked = [__version__, self.verb, *self.files.values()]
+        asked = [__version__, self.verb, *self.options, *self.files.values()]
         return hashlib.sha256("\0".join(asked).encode()).hexdigest()[:12]
 
 
@@ -135,7 +138,7 @@ def _has_result(directory: Path) -> bool:
     from capsim.store import OURS  # slow to import, and a job that waits for its turn needs none of it
     from capsim.sweep import TABLE
 
-    return any((directory / file).is_file() for file in (*OURS, TABLE))
+    return any((directory / file).is_file() for file in (*OURS, TABLE, STACK))
 
 
 def cancel(name: str) -> None:
@@ -146,12 +149,12 @@ def cancel(name: str) -> None:
 
 
 def asked(name: str) -> Job | None:
-    """What a job was asked; None where there is no such job."""
+    """What a job was asked; None where there is no such job, or one of another version of capsim."""
     try:
         told = json.loads((_place(name) / "job.json").read_text())
-    except FileNotFoundError:
+        return Job(told["verb"], told["files"], told["title"], tuple(told["options"]))
+    except (FileNotFoundError, KeyError):
         return None
-    return Job(told["verb"], told["files"], told["title"])
 
 
 def names(verb: Verb | None = None) -> list[str]:
@@ -175,7 +178,7 @@ def main(name: str) -> None:
         while not any(_held(slots / f"slot-{index}", inherited=True) is not None for index in range(AT_ONCE)):
             time.sleep(POLL_S)
     arguments = [
-        job.verb, str(place / next(iter(job.files))), "--out", str(result_directory(name)),
+        job.verb, *job.options, str(place / next(iter(job.files))), "--out", str(result_directory(name)),
         "--format", "json", "--no-progress", "--quiet",
     ]  # fmt: skip
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))

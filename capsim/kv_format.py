@@ -13,7 +13,8 @@ class KVFormat(BaseModel):
     and zeros) of one head's vector give its size; a latent that serves as K and V counts as a key.
     ``uncompressed_layers`` at the ends of the stack stay bf16, as vLLM's TurboQuant presets do. ``engines`` are those
     that serve it, None where nothing stands against it: all do, or none does and it is a what-if. ``arithmetic`` is
-    the precision that a device must compute in, None where any device serves it.
+    the precision that a device must compute in, None where any device serves it. ``quality_kept`` is the share of a
+    model's score at full precision that is left, None where nobody measured it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -26,6 +27,7 @@ class KVFormat(BaseModel):
     uncompressed_layers: int = Field(0, ge=0)
     engines: tuple[str, ...] | None = None
     arithmetic: Precision | None = None
+    quality_kept: float | None = Field(None, gt=0, le=1)
 
 
 def pair_bytes(kv_format: KVFormat, head_dim: int) -> float:

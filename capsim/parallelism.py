@@ -31,6 +31,11 @@ class Parallelism:
         """Ranks over which the experts of a layer are spread whole."""
         return self.tp * self.dp if self.expert else 1
 
+    @property
+    def in_lockstep(self) -> bool:
+        """Whether replicas share experts, and so wait for the slowest of them at every step."""
+        return self.expert and self.dp > 1
+
     def __str__(self) -> str:
         parts = {"tp": self.tp, "pp": self.pp, "dp": self.dp, "ep": self.expert_ranks}
         return " ".join(f"{name}{size}" for name, size in parts.items() if size > 1 or name == "tp")

@@ -15,6 +15,7 @@ from kernels_bench.engines.cli import engine
 from kernels_bench.outfile import writable
 
 MISSING, INTERRUPTED = 1, 130
+NOTHING = "nothing was measured: the machine was not quiet for long enough; leave it alone, or give a longer --budget"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -70,7 +71,12 @@ def main(
             console.print(f"{backend}: {error}", highlight=False)
             continue
         print(json.dumps(summary))
-        sys.exit(INTERRUPTED if summary["interrupted"] else 0)
+        if summary["interrupted"]:
+            sys.exit(INTERRUPTED)
+        if not summary["rows"]:
+            console.print(NOTHING, highlight=False, soft_wrap=True)
+            sys.exit(MISSING)
+        sys.exit(0)
     sys.exit(MISSING)
 
 

@@ -12,7 +12,6 @@ from capsim.store import to_json
 
 def main() -> None:
     document, _ = plan(resolve(SHIPPED / f"{FIRST}.yaml"), lambda number, run: print(number, file=sys.stderr))
-    document["scenario"]["resolved"]["efficiency"].pop("measured", None)  # a megabyte of kernel tables
     Path(SAVED / f"{FIRST}.plan.json").write_text(to_json(document))
 
 

@@ -168,13 +168,15 @@ def test_the_search_of_one_node_type(benchmark, path, capsys):
 
 def test_a_sweep_on_two_cores(tmp_path, benchmark, capsys):
     """Seconds of a sweep of 40 points on one process and on two."""
-    grid = {"workload.arrival.rate_per_s": [4 + 0.1 * step for step in range(40)], "workload.requests": [1000]}
+    arrivals = [{"kind": "poisson", "rate_per_s": round(4 + 0.1 * step, 1)} for step in range(40)]
+    grid = {"workload.arrival": arrivals, "workload.requests": [4000]}
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump({"scenario": str(CHAT), "grid": grid}))
     seconds = {}
     for jobs in (1, 2):
         began_s = time.perf_counter()
-        run_sweep(load_sweep(path), tmp_path / str(jobs), jobs=jobs)
+        frame = run_sweep(load_sweep(path), tmp_path / str(jobs), jobs=jobs)
+        assert (frame["status"] == "done").all()
         seconds[jobs] = time.perf_counter() - began_s
     benchmark.pedantic(lambda: None)
     with capsys.disabled():

@@ -119,6 +119,16 @@ def test_the_document_adds_up(scenario):
     assert sorted(known, key=cost.known_first) == known
 
 
+def test_idle_hours_and_the_smallest_load_have_whole_numbers(scenario):
+    idle = breakeven(resolve(scenario, []), estimate=True, spare_nodes=0)
+    (hourly,) = (row for row in idle["self_host"] if row["name"] == "h100x1-on-demand, by the hour")
+    assert hourly["utilisation_by_hour"][0] == 0
+    assert "nan" not in render(idle, "table")
+    asked = ["workload.arrival={kind: poisson, rate_per_s: 1e-9}"]
+    least = breakeven(resolve(scenario, asked), estimate=True, spare_nodes=0)
+    assert all(row["nodes"] == 1 and 0 < row["utilisation"] < 1e-9 for row in least["self_host"])
+
+
 def test_a_cached_token_is_priced_apart(scenario):
     resolved = resolve(scenario, [])
     cold, warm = (breakeven(resolved, estimate=True, hit_rate=rate) for rate in (0.0, 0.9))

@@ -14,6 +14,7 @@ from capsim.calibrate.overhead import batch_of
 from capsim.catalog import load_catalog
 from capsim.cli import main
 from capsim.errors import ScenarioError
+from capsim.measurements import Kernel
 from capsim.scenario import resolve
 from capsim.steptime import Batch
 from capsim.steptime.calibrated import Calibrated
@@ -259,6 +260,7 @@ def test_a_calibration_without_kernels_leaves_the_roofline(written):
     [
         ({"kernels": []}, "holds neither kernels nor steps"),
         ({"memory_bytes": None}, "does not say how much memory it has"),
+        ({"memory_bytes": 10**400}, "does not say how much memory it has"),
         ({"device": "gpu-b"}, "measured on 'gpu-b', but"),
     ],
 )
@@ -269,6 +271,20 @@ def test_what_cannot_be_fitted_is_refused(tmp_path, change, message):
         paths.insert(0, machine.write(tmp_path / "good.jsonl", kernels))
     with pytest.raises(ScenarioError, match=message):
         calibrate(paths)
+
+
+def test_a_model_that_is_not_understood_is_named_with_its_file(tmp_path):
+    others = [{**MODEL, "config": {**CONFIG, "num_hidden_layers": None}}, *whole_steps()]
+    with pytest.raises(ScenarioError, match=r"file\.jsonl config of small num_hidden_layers: is missing"):
+        calibrate([machine.write(tmp_path / "file.jsonl", machine.rows(), others)])
+
+
+def test_further_keys_of_a_shape_do_no_harm(tmp_path):
+    """An op without a cache whose rows name a KV format all the same, as other people's may."""
+    gemms = [row for row in machine.rows() if row.op == "gemm"]
+    rows = [Kernel(**{**row.model_dump(), "shape": {**row.shape, "kv_format": "bf16"}}) for row in gemms]
+    (entry,) = calibrate([machine.write(tmp_path / "file.jsonl", rows)]).document["calibrations"].values()
+    assert {table["op"] for table in entry["measured"]["kernels"]} == {"gemm"}
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsim.capacity import find_capacity, instant, plan, relax, sessions, what_binds
+from capsim.capacity import binds, find_capacity, instant, plan, relax, sessions, what_binds
 from capsim.capacity.fleet import size_for
 from capsim.capacity.trials import Trials, find
 from capsim.errors import Infeasible, ScenarioError
@@ -135,6 +135,23 @@ def test_what_binds_is_what_the_scenario_is_short_of(resolved, overrides, binds)
     assert word == binds, carried
     assert carried[word] >= found.low
     assert all(carried[word] >= sessions for sessions in carried.values())
+
+
+@pytest.mark.slow
+def test_resources_that_chance_does_not_tell_apart_are_named_together(resolved, monkeypatch):
+    one = resolved("scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}")
+    monkeypatch.setattr(binds, "relax", lambda fleet, name: relax(fleet, "batch cap"))
+    monkeypatch.setattr(binds, "RESOURCES", ("compute", "batch cap"))
+    word, carried = what_binds(one, find_capacity(one))
+    assert set(word.split(" or ")) == {"compute", "batch cap"}
+    assert carried["compute"] == carried["batch cap"]
+
+
+def test_nothing_binds_where_relaxing_changes_nothing(resolved, monkeypatch):
+    one = resolved("scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}")
+    monkeypatch.setattr(binds, "relax", lambda fleet, name: fleet)
+    word, _ = what_binds(one, find_capacity(one))
+    assert word == "none of these alone"
 
 
 def test_an_interrupted_search_keeps_its_bracket(resolved, monkeypatch):

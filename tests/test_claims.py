@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 
 import pytest
 
@@ -16,6 +17,8 @@ FILES = {path.stem: path for path in find_files()}
 SLOW = {name for name, path in FILES.items() if "usd_per_million_tokens" in path.read_text() or "stack" in path.stem}
 SLOW |= {name for name, path in FILES.items() if "kind: stack" in path.read_text()}
 QUICK = sorted(set(FILES) - SLOW)
+BETWEEN = {"ds-2-twenty-seven", "ds-4-routing-overhead", "ds-6-discount", "edge-2-prefill", "hw-1-quoted"}
+"""What is claimed lies between their cases."""
 CLAIM = """\
 claim: two and two are five
 source: nobody
@@ -58,11 +61,13 @@ def _follows(row):
         return
     (low, high), slack = row["claimed"], row["holds_within"]
     assert row["value"] == pytest.approx(evaluate(row["formula"], row["inputs"]))
+    for case in ("bear", "bull"):
+        assert row[case] == pytest.approx(evaluate(row["formula"], row["inputs"] | row[f"{case}_inputs"]))
     reach = {
         HOLDS: (row["value"], row["value"]),
         CONDITIONS: (min(row["value"], row["bear"], row["bull"]), max(row["value"], row["bear"], row["bull"])),
     }
-    inside = {name: a * (1 - slack) <= high and low <= b * (1 + slack) for name, (a, b) in reach.items()}
+    inside = {name: a <= high + slack * high and low - slack * low <= b for name, (a, b) in reach.items()}
     assert row["verdict"] == next((name for name, reached in inside.items() if reached), INCONSISTENT)
 
 
@@ -85,6 +90,9 @@ def test_verdicts_by_hand():
     assert verdict((5, 5), 4, 3, 4, 0.1) == INCONSISTENT
     assert verdict((1, 1000), 5, 5, 5, 0) == HOLDS
     assert verdict((1, 1000), 0.5, 0.1, 0.6, 0) == INCONSISTENT
+    assert verdict((-5, -5), -5.4, -9, -5.4, 0.1) == HOLDS
+    assert verdict((5, 5), 4.5, 4.5, 4.5, 0.1) == verdict((5, 5), 5.5, 5.5, 5.5, 0.1) == HOLDS
+    assert verdict((600, 600), 12, 4, math.inf, 0.1) == CONDITIONS
 
 
 def test_a_claim_of_ones_own(path):
@@ -111,6 +119,9 @@ def test_formulas_are_arithmetic_and_nothing_else():
         ("formula: one + other\n", "", "give a formula, or say why"),
         ("claimed: 5\n", "", "needs a claimed number"),
         ("claimed: 5", "claimed: [5, 4]", r"must be \[low, high\]"),
+        ("formula: one + other", "formula: one / (other - 2)", "yaml:5 formula: .* no value for one = 2, other = 2"),
+        ("formula: one + other", "formula: (one - 4) ** 0.5", "no value for one = 2"),
+        ("formula: one + other", "formula: (one * 1e300) ** other", "no value for one = 2"),
         ("one: 2,", "one: {kind: kv_bytes, model: llama-3.1-70c, context_tokens: 9},", r"yaml:6 inputs.one: unknown"),
         ("one: 2,", "one: {kind: api_price, tier: llama-4-maverick-deepinfra, part: cached_input},", "price unknown"),
     ],
@@ -119,6 +130,25 @@ def test_mistakes_say_where_they_are(path, old, new, message):
     path.write_text(CLAIM.replace(old, new))
     with pytest.raises(ScenarioError, match=message):
         claims([path])
+
+
+def test_cases_are_about_the_claim(document):
+    """No bear case is nearer to what is claimed than the bull case."""
+    for row in document["claims"]:
+        if row["value"] is not None and row["name"] not in BETWEEN:
+            low, high = row["claimed"]
+            bear, bull = (max(low - row[case], row[case] - high, 0) for case in ("bear", "bull"))
+            assert bull <= bear, row["name"]
+
+
+def test_a_case_without_bound_is_told(path, monkeypatch):
+    path.write_text(CLAIM.replace("other: 2}", "other: 0}"))
+    monkeypatch.setattr(
+        "capsim.claims.document.evaluate", lambda formula, numbers: math.inf if numbers["other"] else 1.0
+    )
+    document = claims([path])
+    assert json.loads(render(document, "json"))["claims"][0]["bull"] is None
+    assert "1 to no bound" in render(document, "table")
 
 
 def test_unknown_names_and_every_format(document, path):
@@ -130,5 +160,7 @@ def test_unknown_names_and_every_format(document, path):
     assert [row["name"] for row in rows] == QUICK
     assert json.loads(render(document, "json"))["claims"][0]["name"] == QUICK[0]
     assert "rule: 'holds' where" in render(document, "table")
-    assert "Formula" in render(claims([path]), "markdown")
+    alone = render(claims([path]), "markdown")
+    assert "Formula" in alone
+    assert "2, bull 2.6" in alone
     assert load_claim(path)[0].holds_within == 0.1

@@ -202,6 +202,24 @@ def test_an_api_can_be_what_one_stays_flexible_with(scenario):
     assert row["expected_usd"] == pytest.approx(document["load"]["nodes"] * 730 * 2.2 * annuity)  # rents do not move
 
 
+def test_a_load_that_all_but_vanishes_still_takes_a_node(scenario):
+    gone = ["contract.growth_per_year=-0.99", "contract.horizon_months=60", "contract.growth_volatility=0"]
+    document = contract(resolve(scenario, gone), estimate=True, spare_nodes=0)
+    assert document["load"]["nodes_at_the_end"]["p50"] == 1
+    assert all(row["expected_usd"] > 0 for path in document["paths"] for row in path["strategies"])
+
+
+def test_old_prices_are_told_of_and_factors_are_of_their_month(scenario):
+    asked = ["contract.offers={}", "as_of=2027-01-01"]
+    document = contract(resolve(scenario, asked), estimate=True)
+    for name in (document["flexible"]["name"], *document["offers"]):
+        assert any(note.startswith(f"price {name} is of") for note in document["warnings"]), name
+    (fall,) = (path for path in document["paths"] if path["name"] == "10x in 12 months")
+    assert {month: spread["p50"] for month, spread in fall["factors"].items()} == pytest.approx(
+        {"12": 0.1, "24": 0.1, "35": 0.1}
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [

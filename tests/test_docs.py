@@ -8,7 +8,10 @@ import pytest
 
 from capsim.catalog import SPECS as KINDS
 from capsim.catalog import Basis
+from capsim.claims import Claim
+from capsim.claims.quantities import Quantity
 from capsim.hugging_face.families import FAMILIES
+from capsim.levers import Lever, Stack
 from capsim.llm import Attention
 from capsim.prices import OwnPrice, Quote
 from capsim.scenario.spec import (
@@ -23,6 +26,7 @@ from capsim.scenario.spec import (
 )
 from capsim.sim.records import REQUESTS, SEGMENTS
 from capsim.slo import SLO
+from capsim.tiers.spec import RequestClass, Tier, Tiers
 from capsim.workload.arrivals import Window
 from capsim.workload.classes import ClientClass
 from capsim.workload.distributions import Distribution, Part
@@ -65,3 +69,13 @@ def test_every_family_of_arrivals_and_column_of_a_trace_is_documented():
     own = SCHEMAS["capsim"]
     assert {*own.columns.values(), *own.optional.values()} <= words("workloads.md")
     assert all(f"`{name}`" in (DOCS / "workloads.md").read_text() for name in SCHEMAS)
+
+
+QUANTITIES = typing.get_args(typing.get_args(Quantity)[0])
+
+
+@pytest.mark.parametrize("spec", [Stack, Lever, Claim, *QUANTITIES, Tiers, RequestClass, Tier])
+def test_every_key_of_stacks_claims_and_tiers_is_documented(spec):
+    assert set(spec.model_fields) <= words("levers.md")
+    kind = spec.model_fields.get("kind")
+    assert kind is None or set(typing.get_args(kind.annotation)) <= words("levers.md")

@@ -1,16 +1,20 @@
 """Plans turned around: the longest context for the users, and the fastest answers for the money."""
 
+import json
 import math
 
+import pandas as pd
 import pytest
 
+from capsim import capacity
 from capsim.capacity import fastest_answers, instant, longest_context, sessions
 from capsim.capacity.fleet import with_nodes
 from capsim.capacity.instant import fleet_of
 from capsim.capacity.inverse import _last_kept
+from capsim.cli import main
 from capsim.cli.inverse_table import render_answer
 from capsim.errors import Infeasible, ScenarioError
-from capsim.experiment import run
+from capsim.experiment import Interrupted, run
 from capsim.scenario import resolve, variant
 
 SCENARIO = """\
@@ -113,3 +117,29 @@ def test_both_are_about_users_of_one_site(resolved, ask):
         ask(resolved("plan={}"), quiet)
     with pytest.raises(ScenarioError, match=r"plan\.sites"):
         ask(resolved("plan.sites=2"), quiet)
+
+
+def test_the_verb_prints_the_answer_and_keeps_the_run(resolved, tmp_path, capsys):
+    path, out = resolved().path, tmp_path / "run"
+    with pytest.raises(SystemExit) as end:
+        main(["plan", str(path), "--longest-context", "--format=json", f"--out={out}"])
+    assert end.value.code == 0
+    kept, _ = json.loads(capsys.readouterr().out)["prompt_tokens"]
+    assert (pd.read_parquet(out / "requests.parquet")["prompt_tokens"] == kept).all()
+
+
+def test_an_interrupt_has_the_exit_code_of_one(resolved, monkeypatch):
+    def stopped(*_):
+        raise Interrupted
+
+    monkeypatch.setattr(capacity, "longest_context", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(["plan", str(resolved().path), "--longest-context"])
+    assert end.value.code == 130
+
+
+def test_one_question_at_a_time(resolved, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["plan", str(resolved().path), "--longest-context", "--max-monthly-usd=5"])
+    assert end.value.code == 2
+    assert "ask for one of" in capsys.readouterr().err

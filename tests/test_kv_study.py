@@ -8,6 +8,7 @@ import pytest
 import capsim.validate
 from capsim.catalog import load_catalog
 from capsim.cli import main
+from capsim.errors import ScenarioError
 from capsim.validate.kv_study import compare, fit_format, read_study
 
 FILE = Path(capsim.validate.__file__).parent / "kv_study.yaml"
@@ -70,3 +71,20 @@ def test_the_verb_shows_both_rows_of_a_figure(capsys):
     shown = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert {row["use"] for row in shown} == {"fit", "judge"}
     assert len(shown) == 10 * 5 + 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "message"),
+    [
+        ("[fp8, k8v4,", "[fp8, k9v9,", "Llama-3.3-70B, k9v9: KV format k9v9 is not in the catalog"),
+        ("hardware: H100 SXM", "hardware: Toaster", "device Toaster is not in the catalog"),
+        ("capacity: [2.0, 2.4,", "capacity: [2.4,", "capacity of Llama-3.3-70B has 4 ratios of 5 formats"),
+        ("  burst: {prompt", "  gust: {prompt", "loads lack burst"),
+        ("prompt: 2048", "prompt: 0", "loads.latency.prompt: must be > 0"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_with_a_reason(tmp_path, wrong, right, message):
+    path = tmp_path / "study.yaml"
+    path.write_text(FILE.read_text().replace(wrong, right))
+    with pytest.raises(ScenarioError, match=message):
+        compare(path)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -124,6 +125,35 @@ def test_simulated_sets_are_near_the_closed_form_and_add_up(path, document):
     shares = simulated["shapley"]["levers"]
     assert math.prod(each["gain"] for each in shares) == pytest.approx(simulated["joint"]["gain"])
     assert steps[-1] == (4, 4, "done")
+
+
+def test_what_turns_out_not_to_be_has_others_simulated_in_its_place(path, monkeypatch):
+    """The gain of all together is by simulation on both sides, whatever falls out of it on the way."""
+
+    def simulated(step, on_trial):
+        if len(step.levers) == 3 or step.levers == ("FP8 weights", "newer"):
+            raise Infeasible("not even one session")
+        return replace(step, carried=replace(step.carried, how="simulated", sessions=(step.carried.sessions[0], 999)))
+
+    monkeypatch.setattr("capsim.levers.document.SIMULATE_ALL", 1)
+    monkeypatch.setattr("capsim.levers.step.Step.simulated", simulated)
+    path.write_text(
+        STACK[: STACK.index("  - name: edge")] + "  - name: batches\n    set: {scheduler.max_num_seqs: 300}\n"
+    )
+    document = stack(load_stack(path))
+    assert document["joint"]["levers"][-1] == "batches"
+    assert len(document["joint"]["levers"]) == 2
+    rows = [document["base"], document["joint"], *document["alone"], *document["cumulative"]]
+    assert {row["how"] for row in rows} == {"simulated"}
+
+
+def test_prices_of_all_steps_are_told_of_when_old(path):
+    path.write_text(STACK[: STACK.index("  - name: edge")] + "  - name: newest\n    set: {node: b200x1}\n")
+    document = stack(load_stack(path), ["as_of=2027-06-01"], estimate=True)
+    nodes = {row["node"] for row in (document["base"], *document["alone"])}
+    assert nodes == {"a100x1", "h100x1", "b200x1"}
+    for node in nodes:
+        assert any(note.startswith(f"price {node}-on-demand") for note in document["warnings"]), node
 
 
 def test_another_order_gives_other_steps_and_the_same_average(path, document):

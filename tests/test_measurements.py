@@ -69,7 +69,7 @@ def test_every_bad_row_is_named_with_its_line(write):
     assert "did you mean 'gemm'?" in found[0]
     assert "lacks hidden" in found[1]
     assert "did you mean 'kernel'?" in found[3]
-    assert "median_s: must be > 0" in found[4]
+    assert "median_s: must be >= 1e-10" in found[4]
 
 
 @pytest.mark.parametrize("first", [KERNEL, "[]", "nonsense", ""])
@@ -116,6 +116,28 @@ def test_shapes_that_cannot_be_are_refused_with_their_line(write, op, change, me
 @pytest.mark.parametrize(("key", "value"), [("median_s", 0), ("median_s", -1e-3), ("median_s", "fast"), ("bytes", -1)])
 def test_times_and_sizes_that_are_none_are_refused(write, key, value):
     assert problems(write(HEADER, {**KERNEL, key: value}))[0].startswith(f":2 {key}: ")
+
+
+HOSTILE = [
+    ({**KERNEL, "kind": ["kernel"]}, "unknown kind '['kernel']'"),
+    ("[" * 100_000 + "]" * 100_000, "not a JSON object"),
+    ({**KERNEL, "shape": {"tokens": float("nan"), "hidden": 64}}, "without NaN"),
+    ({**KERNEL, "shape": {"tokens": 10**400, "hidden": 64}}, "shape.tokens must be <= 1e+18"),
+    ({**KERNEL, "median_s": 5e-324}, "median_s: must be >= 1e-10"),
+    ({**KERNEL, "median_s": 1e308}, "median_s: must be <= 1e+07"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), HOSTILE)
+def test_hostile_rows_are_refused_with_their_line(write, row, message):
+    (found,) = problems(write(HEADER, row))
+    assert found.startswith(":2")
+    assert message in found
+
+
+@pytest.mark.parametrize("created", ["yesterday at noon", "2026-13-45T10:00:00Z", ""])
+def test_a_header_without_a_date_is_refused(write, created):
+    assert "created: must begin with a date as 2026-11-24" in problems(write({**HEADER, "created": created}))[0]
 
 
 def test_a_format_of_ones_own_is_named_so(write):

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from capsim.calibrate.published import CHIPS, LLAMA_2_7B, fit_published, refit_published
+from capsim.calibrate.published import CHIPS, LLAMA_2_7B, fit_published, write_published
 from capsim.catalog import FOLDER, PUBLISHED, load_catalog
+from capsim.cli import main
 from capsim.errors import ScenarioError
 
 CATALOG = load_catalog()
-POINTS = Path("/work/shared/published/open_points.csv")
+POINTS = Path(__file__).parents[2] / "shared" / "published" / "open_points.csv"
 COLUMNS = ("id", "use", "source", "date", "hardware", "model", "weight_precision", "engine", "isl", "metric", "value")
 TRUE = {"memory_fraction": 0.8, "flops_fraction": 0.5, "layer_s": 1e-4}
 BITS = {"F16": 16, "Q4_0": 4.5}
@@ -59,14 +60,32 @@ def test_a_chip_s_coefficients_come_back_and_judging_points_do_not_count(points)
 
 
 def test_a_second_fit_changes_nothing_and_missing_chips_are_named(points, tmp_path):
-    first = refit_published(points, tmp_path)
+    first = write_published(fit_published(points), tmp_path)
     assert all(before == {} for _, before, _ in first)
     written = (tmp_path / PUBLISHED).read_bytes()
-    assert refit_published(points, tmp_path) == []
+    assert write_published(fit_published(points), tmp_path) == []
     assert (tmp_path / PUBLISHED).read_bytes() == written
     points.write_text(",".join(COLUMNS) + "\n")
     with pytest.raises(ScenarioError, match=r"no speeds of Apple M4 \(10\) marked fit"):
         fit_published(points)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "message"),
+    [
+        (",512,", ",long,", "points.csv:2: is no speed of one stream: invalid literal"),
+        (",F16,", ",heavy,", "points.csv:2: is no speed of one stream: could not convert"),
+        (",2026-01,", ",lately,", "points.csv date: 'lately' is no date"),
+        (",isl,", ",length,", "points.csv:1: lacks the columns isl"),
+    ],
+)
+def test_points_that_cannot_be_read_are_named_and_nothing_is_written(points, tmp_path, capsys, wrong, right, message):
+    points.write_text(points.read_text().replace(wrong, right))
+    with pytest.raises(SystemExit) as ended:
+        main(["refit", "--points", str(points), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not POINTS.is_file(), reason="needs the published points")

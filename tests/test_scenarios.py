@@ -30,3 +30,11 @@ def test_one_knob_does_not_shift_the_draws_of_another():
     assert base["output_tokens"].tolist() == slower["output_tokens"].tolist()
     stretched = base["arrival_s"] * 5.53 / 2
     assert stretched.to_numpy() == pytest.approx(slower["arrival_s"].to_numpy())
+
+
+def test_a_layout_in_lockstep_is_taken_only_where_no_other_fits():
+    mixture = ["node=h200x8", "price=null", "weights=fp8", "kv_format=bf16", "slo.tpot_s=100 ms"]
+    assert not resolve(CHAT, [*mixture, "model=qwen3-30b-a3b"]).layout.in_lockstep
+    assert not resolve(CHAT, [*mixture, "model=deepseek-v3"]).layout.in_lockstep
+    asked = resolve(CHAT, [*mixture, "model=deepseek-v3", "parallelism={tp: 1, dp: 8, expert: true}"])
+    assert asked.layout.in_lockstep

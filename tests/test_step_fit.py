@@ -18,7 +18,7 @@ from capsim.catalog import load_catalog
 from capsim.errors import ScenarioError
 from capsim.validate import step_fit
 from capsim.validate.as_run import as_run
-from capsim.validate.points import Point, Published
+from capsim.validate.points import Point, Published, read_points
 from capsim.validate.predict import predict, resolved_of
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published" / "open_points.csv"
@@ -34,7 +34,7 @@ def points(truth, metrics=("median_itl", "median_ttft")):
     for users, requests in ((1, 2), (64, 64)):
         empty = tuple(Published(metric, 1.0, "s", "fit") for metric in metrics)
         point = replace(POINT, concurrency_or_rate=f"{users} ({requests} requests)", figures=empty)
-        told = step_fit._ready(point).figures(truth)
+        told = step_fit._ready(point, Path()).figures(truth)
         figures = tuple(Published(figure.metric, figure.simulated, "s", "fit") for figure in told)
         judge = Published("output_tok_s", 1e9, "tok/s", "judge")
         yield replace(point, figures=(*figures, judge))
@@ -46,7 +46,8 @@ def test_the_constants_of_an_engine_are_found_again(tmp_path):
     assert found["vllm"].coefficients == pytest.approx(TRUTH, rel=0.03)
     assert max(off.largest for off in found["vllm"].errors.values()) < 0.01
     assert found["vllm"].coefficients == found[POOLED].coefficients
-    write_engine_steps(tmp_path, found)
+    assert {engine: old for engine, old, _ in write_engine_steps(tmp_path, found)} == {"vllm": {}, POOLED: {}}
+    assert write_engine_steps(tmp_path, found) == []
     assert read_engine_steps(tmp_path) == found
 
 
@@ -94,5 +95,5 @@ def test_the_line_of_a_single_stream_over_context_is_predicted():
 @pytest.mark.slow
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published points are not beside the checkout")
 def test_a_refit_of_the_published_points_gives_the_shipped_bytes(tmp_path):
-    step_fit.refit_engine_steps(PUBLISHED, tmp_path)
+    write_engine_steps(tmp_path, step_fit.fit_engine_steps(read_points(PUBLISHED), PUBLISHED))
     assert (tmp_path / FILE).read_bytes() == (FOLDER / FILE).read_bytes()

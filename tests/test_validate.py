@@ -180,6 +180,24 @@ def test_files_that_cannot_be_validated_say_why(measured, rows, message):
         validate(read_measurements(measured(*rows)))
 
 
+ARRIVED = [0.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "served", "message"),
+    [
+        ({"kv_blocks": None}, {}, r"engine_args\.kv_blocks must be a whole number > 0 \(got None\)"),
+        ({"block_tokens": 0}, {}, r"engine_args\.block_tokens must be a whole number > 0 \(got 0\)"),
+        ({"kv_blocks": 20}, {}, "run a: 1 requests are longer than the model's context or the KV pool"),
+        ({}, {"arrival_s": 0.0, "first_token_s": 0.0, "finished_s": 0.0}, "run a: .*ttft_mean_s.* cannot be told"),
+    ],
+)
+def test_an_engine_or_a_run_that_cannot_be_is_named(measured, arguments, served, message):
+    rows = [row | served if row["kind"] == "request" else row for row in run("a", "burst", ARRIVED)]
+    with pytest.raises(ScenarioError, match=message):
+        validate(read_measurements(measured(model(**arguments), *steps(40), *rows)))
+
+
 def test_the_verb_prints_runs_and_verdicts(measured, capsys):
     rows = [row for i in range(ENOUGH_RUNS) for row in run(i, "burst", np.zeros(12), i)]
     path = measured(model(), *steps(100), *rows)

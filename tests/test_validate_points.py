@@ -171,6 +171,18 @@ def test_a_file_without_a_point_to_judge_says_why(tmp_path):
         validate_points(path)
 
 
+def test_a_figure_below_zero_or_in_another_unit_is_left_out_and_a_condition_that_cannot_be_is_named(tmp_path):
+    below, other = Published("median_tpot", -1.0, "ms", "judge"), Published("median_tpot", 1.0, "furlong", "judge")
+    with pytest.raises(ScenarioError, match="median_tpot below zero; median_tpot in furlong"):
+        summarise(tmp_path, [predict(point(figures=(below, other)))])
+    assert predict(point(concurrency_or_rate="0")).skipped == "workload.arrival.users: must be > 0 (got 0)"
+
+
+def test_lengths_stay_whole_numbers_beside_a_point_without_one(tmp_path):
+    found = read_points(write(tmp_path / "points.csv", point(), point(id="P2", isl="")))
+    assert [each.isl for each in found] == ["512", ""]
+
+
 def test_the_verb_keeps_fit_and_judge_apart(tmp_path, capsys):
     path, shown = write(tmp_path / "points.csv", CLOSED), {}
     for format_ in ("table", "json", "csv"):

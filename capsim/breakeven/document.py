@@ -130,7 +130,8 @@ def _self_host(
     fact = offers[name.removesuffix(", by the hour")][1]
     nodes = fleet.nodes(load.requests_per_s)
     mean_nodes = float(nodes.mean())
-    used = load.requests_per_s * np.array(load.hours) / (nodes * carried.requests_per_s)
+    standing = np.maximum(nodes * carried.requests_per_s, np.finfo(float).tiny)  # an idle hour may have no node
+    used = load.requests_per_s * np.array(load.hours) / standing
     monthly = cost.monthly_cost(fleet.price, mean_nodes)
     flow = carried.tokens_per_s(load.requests_per_s)
     output = flow["output_tokens_per_s"]

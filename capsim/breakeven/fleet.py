@@ -34,7 +34,7 @@ class Fleet:
 
     def nodes(self, requests_per_s: float) -> np.ndarray:
         """Nodes in each hour, shape (hours,)."""
-        return np.ceil(requests_per_s * np.array(self.hours) / self.node_per_s - 1e-9) + self.spare_nodes
+        return np.ceil(requests_per_s * np.array(self.hours) / self.node_per_s * (1 - 1e-9)) + self.spare_nodes
 
     @cached_property
     def steps(self) -> tuple[np.ndarray, np.ndarray]:

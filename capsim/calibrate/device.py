@@ -1,6 +1,7 @@
 """What a device that the catalog does not know can do, as measured on it."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from capsim.catalog import Catalog
@@ -9,9 +10,10 @@ from capsim.hardware import Device
 from capsim.hugging_face import model_from_config
 from capsim.kernel_tables.work import BF16_BYTES
 from capsim.llm import ModelSpec
-from capsim.measurements import Kernel, Measurements
+from capsim.measurements import Kernel, Measurements, Model
 
 KINDS = {"cpu": "cpu", "cuda": "gpu", "mlx": "mac", "ascend": "npu"}
+MOST_MEMORY = 1e18  # bytes: no machine has as many
 MEMORY = ("memory_read", "memory_copy")
 # What NVIDIA's driver calls cards, where it is not the name in the catalog.
 DRIVER_NAMES = {
@@ -47,7 +49,7 @@ def measured_device(files: Sequence[Measurements]) -> Device:
     header = files[0].header
     kernels = [row for file in files for row in file.kernels]
     memory = next((m for file in files if (m := file.header.environment.get("memory_bytes"))), None)
-    if not isinstance(memory, (int, float)) or memory <= 0:
+    if not isinstance(memory, (int, float)) or not 0 < memory < MOST_MEMORY:
         message = f"the catalog has no device '{header.device}', and the header does not say how much memory it has"
         hint = 'add "memory_bytes" to the environment of the header, or name a device of the catalog'
         raise ScenarioError.one(message, path=files[0].path, line=1, key="environment.memory_bytes", hint=hint)
@@ -68,7 +70,7 @@ def implied_rates(files: Sequence[Measurements]) -> tuple[float, float]:
         No steps of a model that is described.
     """
     described = {(row.engine, row.name): row for file in files for row in file.models}
-    models = {key: model_from_config(row.config, row.name) for key, row in described.items()}
+    models = {key: described_model(row, files) for key, row in described.items()}
     steps = [(model, row) for file in files for row in file.steps if (model := models.get((row.engine, row.model)))]
     if not steps:
         message = f"nothing tells the rates of '{files[0].header.device}', which the catalog does not know"
@@ -76,6 +78,23 @@ def implied_rates(files: Sequence[Measurements]) -> tuple[float, float]:
         raise ScenarioError.one(message, path=files[0].path, hint=hint)
     bandwidth = _most(BF16_BYTES * _dense(model, heads=1) / row.step_s for model, row in steps)
     return bandwidth, _most(2.0 * _passed(model) * row.prefill_tokens / row.step_s for model, row in steps)
+
+
+def described_model(row: Model, files: Sequence[Measurements]) -> ModelSpec:
+    """The model that a line of one of these files describes.
+
+    Raises
+    ------
+    ScenarioError
+        Its config is not understood; the file is named.
+    """
+    try:
+        return model_from_config(row.config, row.name)
+    except ScenarioError as error:
+        path = next(file.path for file in files if row in file.models)
+        where = f"config of {row.name}"
+        problems = [replace(each, path=path, key=f"{where} {each.key}".strip()) for each in error.problems]
+        raise ScenarioError(problems) from error
 
 
 def _dense(model: ModelSpec, heads: int = 0) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim.calibrate.coefficients import fractions, kv_costs, link
-from capsim.calibrate.device import key_of, known_device, measured_device
+from capsim.calibrate.device import described_model, key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overheads, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import domain_of, fit_steps
@@ -18,7 +18,6 @@ from capsim.catalog import Catalog, load_catalog
 from capsim.efficiency import Efficiency
 from capsim.errors import ScenarioError
 from capsim.hardware import Device
-from capsim.hugging_face import model_from_config
 from capsim.llm import ModelSpec
 from capsim.measured import Measured, MeasuredSteps, Residual
 from capsim.measurements import Measurements, Model, Step, read_measurements
@@ -170,7 +169,7 @@ class _Fitting:
         model = self.models.get((engine, name))
         if model is None or not self.tables:
             return None
-        spec = model_from_config(model.config, name)
+        spec = described_model(model, self.files)
         return self._calibrated(spec, model) if len(spec.streams) == 1 and not spec.streams[0].has_kinks else None
 
     def _whole_steps(self, rows: list[Step]) -> tuple[MeasuredSteps, ...]:

@@ -5,9 +5,9 @@ seconds = layer_s · layers + bytes / (memory_fraction · bandwidth) for a decod
 flops / (flops_fraction · rate) more. Only points marked ``use: fit`` are read, and only the coefficients are written.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from scipy.optimize import nnls
 from capsim.catalog import PUBLISHED, load_catalog
 from capsim.errors import ScenarioError
 from capsim.hardware import Device
+from capsim.importers.csv_table import read_table
 from capsim.llm import Attention, DenseLayers, ModelSpec
+from capsim.whole_file import write_whole
 
 DIGITS = 3
+COLUMNS = ("id", "use", "source", "date", "hardware", "model", "weight_precision", "engine", "isl", "metric", "value")
 FITTED = ("memory_fraction", "flops_fraction", "layer_s")
 CHUNK_TOKENS = 2048  # of a prefill, both of llama.cpp (n_batch) and of mlx-lm
 KV_BYTES = 2  # all of these runs keep KV in 16 bits
@@ -76,21 +79,18 @@ def fit_published(points: Path) -> dict[str, Any]:
     Raises
     ------
     ScenarioError
-        The file cannot be read, or lacks the points of a chip.
+        The file cannot be read, a row of it is no speed, or the points of a chip are not in it.
     """
-    try:
-        with points.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("use") == "fit"]
-    except OSError as error:
-        raise ScenarioError.one(f"cannot be read: {error.strerror}", path=points) from error
+    rows = _fit_rows(points)
     catalog = load_catalog()
     entries: dict[str, Any] = {}
     for chip in CHIPS:
         own = [row for row in rows if row["hardware"] == chip.hardware and row["model"] in MODELS]
-        speeds = [speed for row in own if (speed := _speed(row)) is not None]
+        speeds = [speed for row in own if (speed := _read_speed(row, points)) is not None]
         if {speed.prefill for speed in speeds} != {True, False}:
             raise ScenarioError.one(f"has no speeds of {chip.hardware} marked fit", path=points)
         fitted, off = _fit(speeds, catalog.devices[chip.devices[0]])
+        as_of = last_day(own[0]["date"], points)
         source = (
             f"{own[0]['source']}, points {own[0]['id']} to {own[-1]['id']}: {chip.hardware} under {chip.engine}; "
             f"median error of the fit {off:.1%} over {len(speeds)} speeds of one stream"
@@ -98,7 +98,7 @@ def fit_published(points: Path) -> dict[str, Any]:
         for device in (*chip.devices, *chip.borrowers):
             for engine in MAC_ENGINES:
                 same = engine == chip.engine and device not in chip.borrowers
-                facts = {"basis": "calibrated" if same else "assumed", "source": source, "as_of": _as_of(own)}
+                facts = {"basis": "calibrated" if same else "assumed", "source": source, "as_of": as_of}
                 entries[f"{device}/{engine}"] = {
                     "provenance": facts, "device": device, "engine": engine, **fitted, "expert_layer_s": 0.0,
                     "step_s": 0.0, "sequence_s": 0.0,
@@ -106,30 +106,39 @@ def fit_published(points: Path) -> dict[str, Any]:
     return entries
 
 
-def refit_published(points: Path, folder: Path) -> list[tuple[str, dict[str, float], dict[str, float]]]:
-    """Fit and write these entries; of each that changed its key and its coefficients before and after.
+def write_published(entries: dict[str, Any], folder: Path) -> list[tuple[str, dict[str, float], dict[str, float]]]:
+    """Write these entries; of each that changed its key and its coefficients before and after.
 
     Raises
     ------
     ScenarioError
-        As ``fit_published``, or the file cannot be written.
+        The file cannot be written.
     """
-    entries = fit_published(points)
     path = folder / PUBLISHED
     head = "# Written by capsim refit --points: coefficients fitted on published speeds of one stream.\n"
     text = yaml.dump(entries, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        old = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) if path.is_file() else {}
-        path.write_text(head + text, encoding="utf-8")
-    except OSError as error:
-        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=path) from error
+    old = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) if path.is_file() else {}
+    write_whole(path, [head, text])
     found = [(key, _fitted_of(old.get(key, {})), _fitted_of(entry)) for key, entry in entries.items()]
     return [change for change in found if change[1] != change[2]]
 
 
 def _fitted_of(entry: dict[str, Any]) -> dict[str, float]:
     return {name: entry[name] for name in FITTED if name in entry}
+
+
+def _fit_rows(points: Path) -> list[dict[str, str]]:
+    """The rows marked ``fit``, as texts, each with the ``line`` it stands in."""
+    frame = read_table(points, COLUMNS, dtype=str)
+    frame = frame[frame["use"] == "fit"].fillna("")
+    return [{**row, "line": str(index + 2)} for index, row in zip(frame.index, frame.to_dict("records"), strict=True)]
+
+
+def _read_speed(row: dict[str, str], points: Path) -> Speed | None:
+    try:
+        return _speed(row)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ScenarioError.one(f"is no speed of one stream: {error}", path=points, line=int(row["line"])) from error
 
 
 def _speed(row: dict[str, str]) -> Speed | None:
@@ -178,7 +187,17 @@ def _least(
     return [float(factor) for factor in nnls(np.array(columns) / seconds[:, None], left / seconds)[0]]
 
 
-def _as_of(rows: Sequence[dict[str, str]]) -> str:
-    """The date of the rows; the end of a range, and the first day of a year or month that is all that is told."""
-    date = rows[0]["date"].rsplit("..", 1)[-1]
-    return {4: f"{date}-01-01", 7: f"{date}-01"}.get(len(date), date)
+def last_day(told: str, points: Path) -> str:
+    """The date of a point: the end of a range, and the first day of a year or month that is all that is told.
+
+    Raises
+    ------
+    ScenarioError
+        It is no date.
+    """
+    end = told.rsplit("..", 1)[-1]
+    day = {4: f"{end}-01-01", 7: f"{end}-01"}.get(len(end), end)
+    try:
+        return str(date.fromisoformat(day))
+    except ValueError as error:
+        raise ScenarioError.one(f"'{told}' is no date such as 2026-11-24", path=points, key="date") from error

@@ -12,7 +12,7 @@ from capsim.calibrate.sum_roofline import fit_sum_roofline
 from capsim.catalog import Catalog
 from capsim.kernel_tables import AXES, Curve, KernelTable, SumRoofline, work
 from capsim.kv_format import pair_bytes
-from capsim.measurements import Kernel
+from capsim.measurements import SHAPES, Kernel
 
 ROUTING = ("active_experts", "skew")
 FORMATS = ("kv_format", "weight_format")
@@ -89,11 +89,9 @@ def shape_of(rows: Sequence[Kernel], catalog: Catalog) -> dict[str, float | str]
     """What the rows' shapes share, and the bytes of their formats."""
     first = rows[0]
     shape = _fixed(first)
-    if first.op == "prefill_attention":
-        return shape
-    if "kv_format" in shape:
+    if "kv_format" in SHAPES[first.op]:
         shape["pair_bytes"] = _pair_bytes(rows, catalog)
-    if "weight_format" in shape:
+    if "weight_format" in SHAPES[first.op]:
         shape["weight_bytes"] = _weight_bytes(rows, catalog)
     return shape
 

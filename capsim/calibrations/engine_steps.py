@@ -9,11 +9,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from capsim.hardware import Seconds
+from capsim.whole_file import write_whole
 
 FILE = "engine_steps.yaml"
 FOLDER = Path(__file__).parent
 POOLED = "pooled"
 HEAD = "# Written by capsim refit --points: a step beside its kernels, fitted on published points marked fit.\n"
+Changed = tuple[str, dict[str, float], dict[str, float]]
 
 
 class Off(BaseModel):
@@ -77,8 +79,17 @@ def read_engine_steps(folder: Path) -> dict[str, EngineStep]:
     return {engine: EngineStep(**value) for engine, value in values.items()}
 
 
-def write_engine_steps(folder: Path, steps: Mapping[str, EngineStep]) -> None:
-    """Write the constants of engines."""
+def write_engine_steps(folder: Path, steps: Mapping[str, EngineStep]) -> list[Changed]:
+    """Write the constants of engines; of each that changed the engine, and them before and after.
+
+    Raises
+    ------
+    ScenarioError
+        The file cannot be written.
+    """
+    before = read_engine_steps(folder)
     values = {engine: step.model_dump(mode="json") for engine, step in steps.items()}
     text = yaml.dump(values, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=None, width=120)
-    (folder / FILE).write_text(HEAD + text, encoding="utf-8")
+    write_whole(folder / FILE, [HEAD, text])
+    old = {engine: before[engine].coefficients if engine in before else {} for engine in steps}
+    return [(engine, old[engine], step.coefficients) for engine, step in steps.items() if before.get(engine) != step]

@@ -1,5 +1,6 @@
 """The document of a plan: fleets to choose from, those near the cheapest simulated, and what would change it."""
 
+from contextlib import suppress
 from typing import Any
 
 from capsim.capacity.answers import answer, cost_of, rank
@@ -59,7 +60,8 @@ def plan(resolved: Resolved, on_point: OnTrial) -> tuple[dict[str, Any], Run | N
             excluded.append(_excluded(rows[number], error))
     found.sort(key=lambda one: _rank(one[0]))
     document["candidates"] = [candidate for candidate, *_ in found]
-    document["would_change"] = would_change(found[0][2])
+    with suppress(KeyboardInterrupt):  # what was simulated is worth more
+        document["would_change"] = would_change(found[0][2])
     return document, found[0][1]
 
 

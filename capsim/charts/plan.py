@@ -50,7 +50,7 @@ def capacity_curve(rows: list[dict[str, Any]], latency: str, limit_s: float | No
     layers = band + line + points + knee
     if limit_s is not None:
         layers += _threshold(limit_s, scale)
-    return styled(layers, f"{label} p95 against sessions", height=260)
+    return styled(layers, f"{label} p95 against sessions", height=260).properties(padding={"top": 12})
 
 
 def _threshold(limit_s: float, scale: Any) -> Any:

@@ -1,5 +1,6 @@
 """The document of claims: numbers first, and verdicts that follow from them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,24 +66,44 @@ def judged(name: str, claim: Claim, source: Source) -> dict[str, Any]:
         "why": claim.untestable or claim.why,
     }  # fmt: skip
     if claim.formula is None or claim.claimed is None:
-        return {**told, "inputs": {}, "value": None, "bear": None, "bull": None, "verdict": UNTESTABLE}
+        return {
+            **told,
+            "inputs": {},
+            "bear_inputs": {},
+            "bull_inputs": {},
+            "value": None,
+            "bear": None,
+            "bull": None,
+            "verdict": UNTESTABLE,
+        }
     inputs = {key: _value(each, source, ("inputs", key)) for key, each in claim.inputs.items()}
-    value = evaluate(claim.formula, inputs)
-    bear, bull = (
-        evaluate(claim.formula, {**inputs, **{key: _value(each, source, (case, key)) for key, each in moved.items()}})
+    bear_inputs, bull_inputs = (
+        {key: _value(each, source, (case, key)) for key, each in moved.items()}
         for case, moved in (("bear", claim.bear), ("bull", claim.bull))
     )
+    try:
+        value, bear, bull = (evaluate(claim.formula, inputs | moved) for moved in ({}, bear_inputs, bull_inputs))
+    except ValueError as error:
+        raise ScenarioError([source.problem(("formula",), str(error))]) from error
     return {
-        **told, "inputs": inputs, "value": value, "bear": bear, "bull": bull,
+        **told, "inputs": inputs, "bear_inputs": bear_inputs, "bull_inputs": bull_inputs,
+        "value": value, "bear": _bounded(bear), "bull": _bounded(bull),
         "verdict": verdict(claim.claimed, value, bear, bull, claim.holds_within),
     }  # fmt: skip
+
+
+def _bounded(value: float) -> float | None:
+    """None where a case has no bound."""
+    return value if math.isfinite(value) else None
 
 
 def verdict(claimed: tuple[float, float], value: float, bear: float, bull: float, holds_within: float) -> str:
     """By ``RULE``."""
 
+    lowest, highest = claimed[0] - holds_within * abs(claimed[0]), claimed[1] + holds_within * abs(claimed[1])
+
     def near(low: float, high: float) -> bool:
-        return low * (1 - holds_within) <= claimed[1] and claimed[0] <= high * (1 + holds_within)
+        return low <= highest and lowest <= high
 
     if near(value, value):
         return HOLDS

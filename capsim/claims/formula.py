@@ -31,8 +31,18 @@ def names(formula: str) -> set[str]:
 
 
 def evaluate(formula: str, numbers: Mapping[str, float]) -> float:
-    """The value of a formula that ``names`` took."""
-    return _value(ast.parse(formula, mode="eval").body, numbers)
+    """The value of a formula that ``names`` took.
+
+    Raises
+    ------
+    ValueError
+        It has none for these numbers: a division by 0, a root of a negative number, or one past all bounds.
+    """
+    try:
+        return _value(ast.parse(formula, mode="eval").body, numbers)
+    except (ArithmeticError, TypeError) as error:
+        given = ", ".join(f"{name} = {number:g}" for name, number in numbers.items())
+        raise ValueError(f"the formula has no value for {given}") from error
 
 
 def _value(node: ast.expr, numbers: Mapping[str, float]) -> float:

@@ -18,6 +18,7 @@ from capsim.cli import (
     refit,
     stack,
     sweep,
+    tiers,
     trace,
     validation,
     verbs,
@@ -42,8 +43,10 @@ app.command("compare", short_help="Runs beside each other, with paired intervals
 app.command("report", short_help="One HTML page of a run that opens offline.")(compare.report)
 app.command("stack", short_help="One lever at a time against all together.")(stack.stack)
 app.command("claims", short_help="An article's claims, each with its verdict.")(claims.claims)
+app.command("tiers", short_help="Classes of requests over an API, nodes and the edge.")(tiers.tiers)
 app.command("breakeven", short_help="Nodes of one's own against hosted models.")(breakeven.breakeven)
 app.command("contract", short_help="Sign for a term, or stay flexible.")(contract.contract)
+app.command("tiers", short_help="One workload over APIs, own nodes and the edge.")(tiers.tiers)
 app.command("app", short_help="Open the web app.")(web.app)
 app.command("check", short_help="Check scenario files without simulating.")(verbs.check)
 app.add_typer(trace.trace, name="trace", short_help="Describe a trace, or fit a preset to it.")

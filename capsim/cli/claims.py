@@ -52,7 +52,9 @@ def _claimed(claimed: list[float] | None) -> str:
 
 
 def _span(row: dict[str, Any]) -> str:
-    return "" if row["value"] is None else f"{_number(row['bear'])} to {_number(row['bull'])}"
+    if row["value"] is None:
+        return ""
+    return " to ".join("no bound" if row[case] is None else _number(row[case]) for case in ("bear", "bull"))
 
 
 def _number(value: float | None) -> str:
@@ -66,7 +68,12 @@ def _inputs(row: dict[str, Any]) -> list[list[str]]:
     if row["formula"] is None:
         return []
     rows = [["Formula", row["formula"]], ["Holds within", f"{row['holds_within']:.1%}"], ["Source", row["source"]]]
-    return rows + [[name, f"{value:,.6g}"] for name, value in row["inputs"].items()]
+    for name, value in row["inputs"].items():
+        moved = (
+            f"{case} {row[f'{case}_inputs'][name]:,.6g}" for case in ("bear", "bull") if name in row[f"{case}_inputs"]
+        )
+        rows.append([name, ", ".join((f"{value:,.6g}", *moved))])
+    return rows
 
 
 def _reasons(claims: list[dict[str, Any]]) -> list[str]:

@@ -1,7 +1,8 @@
 """The verb ``plan``."""
 
 from itertools import count
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +25,9 @@ from capsim.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from capsim.capacity.trials import OnTrial
     from capsim.experiment import Run
+    from capsim.scenario import Resolved
 
 
 LongestContext = Annotated[
@@ -51,15 +54,13 @@ def plan(
 ) -> None:
     """Find the sessions a node carries inside the SLO, the nodes that takes, its cost, and what binds."""
     from capsim import store
-    from capsim.capacity import fastest_answers
-    from capsim.capacity import longest_context as longest
-    from capsim.capacity import plan as plan_capacity
     from capsim.cli.inverse_table import render_answer
     from capsim.cli.plan_table import render_plan
     from capsim.progress import live
 
     if longest_context and max_monthly_usd is not None:
         raise typer.BadParameter("ask for one of --longest-context and --max-monthly-usd")
+    turned_around = longest_context or max_monthly_usd is not None
     if out is not None:
         store.check_target(out)
     resolved = resolved_of(scenario, set_, seed, replications, None, calibration)
@@ -70,17 +71,42 @@ def plan(
             tell(f"{number:,}: goodput {point.summary['goodput']:.1%}")
             file.tell(next(trials), None, live={"number": number, **live(point.summary)})
 
-        at_limit: Run | None
-        if longest_context:
-            document, at_limit = longest(resolved, on_trial)
-        elif max_monthly_usd is not None:
-            document, at_limit = fastest_answers(resolved, max_monthly_usd, on_trial)
+        if turned_around:
+            document = _turned_around(resolved, max_monthly_usd, on_trial, out)
         else:
-            document, at_limit = plan_capacity(resolved, on_trial)
+            document = _planned(resolved, on_trial, out)
+        interrupted = document.get("interrupted", False)
         if out is not None:
-            store.save_plan(document, at_limit, out)
-            file.tell(next(trials) - 1, None, state="interrupted" if document.get("interrupted") else "done")
-    print((render_answer if "question" in document else render_plan)(document, format_), end="")
+            file.tell(next(trials) - 1, None, state="interrupted" if interrupted else "done")
+    print((render_answer if turned_around else render_plan)(document, format_), end="")
     say_where(out, quiet)
-    if document.get("interrupted"):
+    if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _planned(resolved: "Resolved", on_trial: "OnTrial", out: Path | None) -> dict[str, Any]:
+    from capsim import capacity, store
+
+    document, at_limit = capacity.plan(resolved, on_trial)
+    if out is not None:
+        store.save_plan(document, at_limit, out)
+    return document
+
+
+def _turned_around(
+    resolved: "Resolved", max_monthly_usd: float | None, on_trial: "OnTrial", out: Path | None
+) -> dict[str, Any]:
+    """The longest context, or the fastest answers for the money; an interrupt leaves nothing."""
+    from capsim import capacity, store
+    from capsim.experiment import Interrupted
+
+    try:
+        if max_monthly_usd is None:
+            document, checked = capacity.longest_context(resolved, on_trial)
+        else:
+            document, checked = capacity.fastest_answers(resolved, max_monthly_usd, on_trial)
+    except Interrupted as stopped:
+        raise KeyboardInterrupt from stopped
+    if out is not None:
+        store.save(checked, out)
+    return document

@@ -41,19 +41,34 @@ def refit(points: Points = None, out: Out = None) -> None:
 
 
 def _refit_published(points: Path, out: Path | None) -> None:
-    from capsim.calibrate.published import FITTED, refit_published
+    from capsim.calibrate.published import FITTED, fit_published, write_published
     from capsim.calibrations.engine_steps import FOLDER as CALIBRATIONS
+    from capsim.calibrations.engine_steps import write_engine_steps
     from capsim.catalog import FOLDER as CATALOG
     from capsim.cli import tables
-    from capsim.validate.step_fit import CONSTANTS, refit_engine_steps
+    from capsim.validate.points import read_points
+    from capsim.validate.step_fit import CONSTANTS, fit_engine_steps
 
+    entries = fit_published(points)
+    steps = fit_engine_steps(read_points(points), points)  # before anything is written
+    if out is not None:
+        _make(out)
     changed = [
-        ("calibration", FITTED, refit_published(points, out or CATALOG)),
-        ("engine's step", CONSTANTS, refit_engine_steps(points, out or CALIBRATIONS)),
+        ("calibration", FITTED, write_published(entries, out or CATALOG)),
+        ("engine's step", CONSTANTS, write_engine_steps(out or CALIBRATIONS, steps)),
     ]
     for title, names, changes in changed:
         cells = [[key, *(_pair(_plain(old, name), _plain(new, name)) for name in names)] for key, old, new in changes]
         print(tables.text([[title, *names], *cells]) if cells else f"{title}: nothing changed\n", end="")
+
+
+def _make(folder: Path) -> None:
+    from capsim.errors import ScenarioError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=folder) from error
 
 
 def _plain(values: dict[str, float], name: str) -> str:

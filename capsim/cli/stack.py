@@ -61,16 +61,24 @@ def render(document: dict[str, Any], format_: str) -> str:
         return tables.to_json(document)
     if format_ == "csv":
         return tables.csv_text({key: value for key, value in document.items() if key != "scenario"})
-    blocks = [
-        [*tables.what_rows(document), ["Load", f"{document['users']:,} users at every step, {_how(document)}"]],
+    return tables.document_text(blocks(document), lines(document), format_)
+
+
+def blocks(document: dict[str, Any]) -> list[list[list[str]]]:
+    """The document as tables: what is pulled on what, every step, every lever."""
+    from capsim.cli import tables
+
+    return [
+        [*tables.what_rows(document), ["Load", f"{document['users']:,} users at every step, {document['how']}"]],
         _step_rows(document), _lever_rows(document),
     ]  # fmt: skip
-    return tables.document_text(blocks, [*tables.notes(_notes(document)), *_quotable(document)], format_)
 
 
-def _how(document: dict[str, Any]) -> str:
-    joint = document["joint"]["how"]
-    return document["how"] if document["how"] == joint else f"{document['how']}, all together {joint}"
+def lines(document: dict[str, Any]) -> list[str]:
+    """What a reader should know, and the lines that a planner quotes."""
+    from capsim.cli import tables
+
+    return [*tables.notes(_notes(document)), *_quotable(document)]
 
 
 def _step_rows(document: dict[str, Any]) -> list[list[str]]:

@@ -85,7 +85,7 @@ def contract(
         },
         "paths": paths,
         "least_regret": _least_regret(paths),
-        "warnings": _warnings(resolved, key),
+        "warnings": _warnings(resolved, [key, *offers]),
     }  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def _flexible(resolved: Resolved) -> tuple[str, Price | None, bool]:
 
 def _nodes(loads: np.ndarray, load: Load, carried: Carried, spare_nodes: int) -> np.ndarray:
     """Whole nodes for the busiest hour of each month, and the spares."""
-    return np.ceil(loads * load.peak / carried.requests_per_s - 1e-9) + spare_nodes
+    return np.ceil(loads * load.peak / carried.requests_per_s * (1 - 1e-9)) + spare_nodes
 
 
 def _flexible_today(
@@ -154,9 +154,9 @@ def _flexible_today(
 
 
 def _told(factors: np.ndarray) -> dict[str, Any]:
-    """Prices relative to today's, after each year."""
-    months = range(12, factors.shape[1] + 1, 12)
-    return {"factors": {str(month): _spread(factors[:, month - 1]) for month in months}}
+    """Prices relative to today's, each year from now on and in the last month."""
+    last = factors.shape[1] - 1
+    return {"factors": {str(month): _spread(factors[:, month]) for month in [*range(12, last, 12), last]}}
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
@@ -191,8 +191,12 @@ def _least_regret(paths: list[dict[str, Any]]) -> dict[str, Any]:
     return {"name": name, "regret_usd": worst[name]}
 
 
-def _warnings(resolved: Resolved, flexible: str) -> list[str]:
-    catalog, on = resolved.catalog, resolved.scenario.as_of
-    facts = [fact for kind in ("prices", "api_tiers") if (fact := catalog.provenance.get((kind, flexible)))]
-    old = [note for fact in facts for note in stale_notes({flexible: fact.as_of}, on)]
-    return list(dict.fromkeys([*resolved.warnings, *old]))
+def _warnings(resolved: Resolved, prices: list[str]) -> list[str]:
+    """What is old of the catalog's prices among these; the scenario's own are as new as it is."""
+    known, own = resolved.catalog.provenance, resolved.scenario.contract.offers
+    dates = {
+        key: known[kind, key].as_of
+        for key in prices if key not in own
+        for kind in ("prices", "api_tiers") if (kind, key) in known
+    }  # fmt: skip
+    return list(dict.fromkeys([*resolved.warnings, *stale_notes(dates, resolved.scenario.as_of)]))

@@ -7,8 +7,8 @@ from typing import Any
 from capsim.errors import ScenarioError
 
 
-def read_table(path: Path, needed: Sequence[str] = ()) -> Any:
-    """A CSV file as a data frame.
+def read_table(path: Path, needed: Sequence[str] = (), dtype: type | None = None) -> Any:
+    """A CSV file as a data frame; with ``dtype`` ``str`` cells stay as they were written.
 
     Raises
     ------
@@ -20,7 +20,7 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Any:
     if not path.is_file():
         raise ScenarioError.one("file not found", path=path)
     try:
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(path, dtype=dtype)
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ScenarioError.one(f"not a CSV table: {error}", path=path) from error
     if missing := [name for name in needed if name not in frame]:

@@ -54,12 +54,11 @@ def stack(
     levers = spec.levers if order is None else _in_order(spec.levers, order)
     sets = _Sets(levers, spec, overrides, on_step)
     sets.estimate_all()
-    alone, everything = [1 << index for index in range(len(levers))], (1 << len(levers)) - 1
     if not estimate:
-        shown = {0, *sets.chain().values(), *map(sets.comes_to, [*alone, everything])}
-        sets.simulate(sorted(sets.steps if len(sets.steps) <= SIMULATE_ALL else shown))
-    base, joint = sets.steps[0], sets.steps[sets.comes_to(everything)]
-    singles = [_row(sets, mask, sets.comes_to(mask)) for mask in alone]
+        while left := sets.unsimulated():  # what turns out not to be moves what others come to
+            sets.simulate(left)
+    base, joint = sets.steps[0], sets.steps[sets.comes_to(sets.everything)]
+    singles = [_row(sets, mask, sets.comes_to(mask)) for mask in sets.alone]
     product = math.prod(row["gain"] for row in singles)
     brackets = gain_brackets(base, joint)
     return {
@@ -71,12 +70,12 @@ def stack(
         "base": base.row(base),
         "alone": singles,
         "cumulative": [_row(sets, asked, mask) for asked, mask in sets.chain().items()],
-        "joint": {**_row(sets, everything, sets.comes_to(everything)), **brackets},
+        "joint": {**_row(sets, sets.everything, sets.comes_to(sets.everything)), **brackets},
         "product": product,
         "interaction": brackets["gain"] / product,
         "shapley": _shapley(sets),
         "infeasible": sets.reasons(),
-        "warnings": _warnings(base, joint),
+        "warnings": _warnings([sets.steps[mask] for mask in sets.shown()]),
     }  # fmt: skip
 
 
@@ -123,6 +122,23 @@ class _Sets:
             reason = error.message if isinstance(error, Infeasible) else error.problems[0].message
         if reason is not None:
             self.why[mask] = reason
+
+    @property
+    def alone(self) -> list[int]:
+        return [1 << index for index in range(len(self.levers))]
+
+    @property
+    def everything(self) -> int:
+        return (1 << len(self.levers)) - 1
+
+    def shown(self) -> list[int]:
+        """The baseline, and what each lever alone, one after the other and all together come to."""
+        return sorted({0, *self.chain().values(), *map(self.comes_to, [*self.alone, self.everything])})
+
+    def unsimulated(self) -> list[int]:
+        """Of what is to be simulated, what is not yet."""
+        wanted = list(self.steps) if len(self.steps) <= SIMULATE_ALL else self.shown()
+        return [mask for mask in wanted if self.steps[mask] is self.estimated[mask]]
 
     def simulate(self, masks: list[int]) -> None:
         """By simulation too; a set that then serves nobody inside the SLO cannot be."""
@@ -210,6 +226,6 @@ def _shapley(sets: _Sets) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _warnings(base: Step, joint: Step) -> list[str]:
-    notes = ["monthly cost is of the nodes that carry the users, without a spare", *base.resolved.warnings]
-    return list(dict.fromkeys([*notes, *joint.resolved.warnings]))
+def _warnings(steps: Sequence[Step]) -> list[str]:
+    notes = ["monthly cost is of the nodes that carry the users, without a spare"]
+    return list(dict.fromkeys([*notes, *(note for step in steps for note in step.resolved.warnings)]))

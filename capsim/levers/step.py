@@ -1,6 +1,7 @@
 """One set of levers pulled: what a node carries then, what a million tokens cost, and what binds."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from capsim.errors import Infeasible, ScenarioError
 from capsim.estimate.replica import COARSE
 from capsim.estimate.users import MOST_USERS
 from capsim.levers.spec import Lever
-from capsim.parallelism import layouts
+from capsim.parallelism import Parallelism, layouts
 from capsim.scenario import Resolved, variant
 
 
@@ -82,19 +83,30 @@ def step_of(levers: tuple[Lever, ...], resolved: Resolved) -> Step:
 
 
 def _best_layout(resolved: Resolved) -> Resolved:
-    """A lever that moves what binds moves the best layout too: each step has its own, sought on a coarse sample."""
+    """A lever that moves what binds moves the best layout too: each step has its own, sought on a coarse sample.
+
+    Replicas that share experts wait for the slowest of them at every step, which the closed form does not see: they
+    are taken where the model fits no other way.
+    """
     if resolved.scenario.parallelism is not None:
         return resolved
-    best, most = resolved, 0
-    for layout in layouts(resolved.model, resolved.node.devices):
-        try:
-            one = variant(resolved, [f"parallelism={json.dumps(asdict(layout))}"])
-        except Infeasible:
-            continue
-        at = at_limit(fleet_of(one, COARSE))
-        if at is None or at.sessions > most:
-            best, most = one, MOST_USERS if at is None else at.sessions
-    return max(resolved, best, key=lambda one: guess(fleet_of(one)).sessions)
+    every = layouts(resolved.model, resolved.node.devices)
+    alone = [layout for layout in every if not layout.in_lockstep]
+    fitting = _fitting(resolved, alone) or _fitting(resolved, every)
+    return max(fitting, key=_sessions)
+
+
+def _fitting(resolved: Resolved, some: list[Parallelism]) -> list[Resolved]:
+    found = []
+    for layout in some:
+        with suppress(Infeasible):
+            found.append(variant(resolved, [f"parallelism={json.dumps(asdict(layout))}"]))
+    return found
+
+
+def _sessions(resolved: Resolved) -> int:
+    at = at_limit(fleet_of(resolved, COARSE))
+    return MOST_USERS if at is None else at.sessions
 
 
 def conflict(levers: tuple[Lever, ...]) -> str | None:

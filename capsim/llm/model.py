@@ -62,7 +62,7 @@ class ModelSpec(BaseModel):
     """A decoder-only language model.
 
     ``tower_parameters`` are those of encoders in front of the decoder (vision): they take memory, in the format of the
-    embeddings and whole on every rank, and no text token passes through them.
+    embeddings and whole on every rank, and no text token passes through them. ``quality`` has scores by benchmark.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +77,7 @@ class ModelSpec(BaseModel):
     tied_embedding: bool = False
     tower_parameters: int = Field(0, ge=0)
     weight_formats: tuple[str, ...] = Field(min_length=1)
+    quality: dict[str, float] | None = None
 
     @model_validator(mode="after")
     def _layers_agree(self) -> "ModelSpec":

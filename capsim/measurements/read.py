@@ -62,10 +62,14 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
-            except ValueError:
+                yield number, json.loads(line, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError):
                 if line.endswith("\n"):
                     yield number, None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _add(found: Measurements, raw: Any, number: int, seen: dict[Hashable, int]) -> None:
@@ -75,11 +79,11 @@ def _add(found: Measurements, raw: Any, number: int, seen: dict[Hashable, int]) 
         return ScenarioError.one(message, path=found.path, line=number, key=key, hint=hint)
 
     if not isinstance(raw, dict):
-        raise refuse("not a JSON object", hint="one object a line; delete the line if it was cut off")
+        raise refuse("not a JSON object", hint="one object a line, without NaN; delete the line if it was cut off")
     if raw.get("schema") == SCHEMA:
         raise refuse("a second header", hint="split the file: several may be calibrated together")
     kind = raw.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise refuse(f"unknown kind '{kind}'", "kind", did_you_mean(str(kind), list(KINDS)))
     row = _row(KINDS[kind], raw, found.path, number)
     name = _name(row, raw)

@@ -1,13 +1,14 @@
 """The rows of a measurements file: kernels, whole engine steps, models, runs and their requests."""
 
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from capsim.measurements.shapes import mistakes
 
 SCHEMA, VERSION = "capsim-measurements", 1
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=1e-10, le=1e7)]  # what is beyond was written in another unit
 Instant = Annotated[float, Field(ge=0)]
 
 
@@ -21,9 +22,18 @@ class Header(_Row):
     schema_: Literal["capsim-measurements"] = Field(alias="schema")
     version: Literal[1]
     device: str = Field(min_length=1)
-    created: str = Field(min_length=10)
+    created: str
     environment: dict[str, Any] = Field(default_factory=dict)
     source: str = Field(min_length=3)
+
+    @field_validator("created")
+    @classmethod
+    def _dated(cls, created: str) -> str:
+        try:
+            date.fromisoformat(created[:10])
+        except ValueError:
+            raise ValueError("must begin with a date as 2026-11-24") from None
+        return created
 
 
 class Kernel(_Row):

@@ -31,6 +31,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
 _MAY_BE_NONE = ("active_experts",)
 _MAY_BE_ZERO = ("active_experts", "shared_experts", "skew", "rope_dim")
 _ZERO_IN = {"prefill_attention": ("context_tokens",), "layer": ("context_tokens", "new_tokens", "experts", "top_k")}
+LARGEST = 1e18
 OWN = "own_"
 FORMATS = {
     "kv_format": (
@@ -62,6 +63,8 @@ def _wrong(op: str, key: str, value: Any) -> str:
         return ""
     if not isinstance(value, (int, float)):
         return f"shape.{key} must be a number (got {value!r})"
+    if value > LARGEST:
+        return f"shape.{key} must be <= {LARGEST:g}"
     if value < 0 or (value == 0 and key not in _MAY_BE_ZERO and key not in _ZERO_IN.get(op, ())):
         return f"shape.{key} must be {'>= 0' if key in _MAY_BE_ZERO else '> 0'} (got {value!r})"
     return ""
@@ -71,7 +74,7 @@ def _wrong_format(key: str, value: Any) -> str:
     if value in FORMATS[key] or (isinstance(value, str) and value.startswith(OWN)):
         return ""
     known = did_you_mean(str(value), list(FORMATS[key]))
-    return f"unknown {key} '{value}' ({known} the name of a format of your own begins with {OWN})"
+    return f"unknown {key} '{value}' ({known}; the name of a format of your own begins with {OWN})"
 
 
 def _misfits(op: str, shape: Shape) -> Iterator[str]:

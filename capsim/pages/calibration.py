@@ -7,10 +7,12 @@ import streamlit as st
 import yaml
 
 from capsim.calibrate import calibrate
+from capsim.calibrate.evidence import coverage, points
 from capsim.calibrations.shipped import FOLDER, Shipped, shipped
+from capsim.charts import calibration as charts
 from capsim.cli.calibrate import residual_rows
 from capsim.errors import ScenarioError
-from capsim.pages.parts.details import table
+from capsim.pages.parts.details import chart, table
 from capsim.pages.parts.refusal import mistaken
 
 MEASURE = """python -m kernels_bench --budget 10m --out kernels.jsonl
@@ -35,6 +37,9 @@ def one(calibration: Shipped) -> None:
         for judged in calibration.held_out
     ]  # fmt: skip
     table([["operation", "format", "by", "held out", "shapes", "points", "median error", "p90"], *held_out])
+    cells = coverage(calibration.tables)
+    if len(cells):
+        chart(charts.coverage(cells), "coverage", 420)
     with st.expander("What was measured, from and to"):
         sizes = [[op, axis, f"{low:,.4g}", f"{high:,.4g}"]
                  for op, axes in calibration.domain.items() for axis, (low, high) in axes.items()]  # fmt: skip
@@ -54,10 +59,12 @@ def own() -> None:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "kernels.jsonl"
             place.write_bytes(file.getvalue())
-            found = calibrate([place])
+            found, judged = calibrate([place]), points(place)
     except ScenarioError as error:
         mistaken(error)
         return
+    if len(judged):
+        chart(charts.measured_and_predicted(judged), "judged", 460)
     table(residual_rows(found.residuals))
     text = yaml.safe_dump(found.document, sort_keys=False, allow_unicode=True)
     st.download_button("calibration.yaml", text, "calibration.yaml", "application/yaml", on_click="ignore")

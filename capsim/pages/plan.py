@@ -1,5 +1,6 @@
 """How many sessions, nodes and dollars: estimated as inputs move, simulated when asked."""
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -56,10 +57,15 @@ def simulate(job: jobs.Job, status: jobs.Status | None, known: bool) -> None:
         return
     if status is not None and status.state == "failed":
         st.error(status.message, icon=":material/error:")
-    if known:
-        st.button("Simulate again", icon=":material/play_arrow:", on_click=start, args=(job,))
-    else:
-        st.button("Simulate", type="primary", icon=":material/play_arrow:", on_click=start, args=(job,))
+    with st.container(horizontal=True):
+        if known:
+            st.button("Simulate again", icon=":material/play_arrow:", on_click=start, args=(job,))
+        else:
+            st.button("Simulate", type="primary", icon=":material/play_arrow:", on_click=start, args=(job,))
+        load = replace(job, verb="run")
+        if st.button("Run its own load", icon=":material/timeline:", help="The scenario's arrivals, in depth on Run."):
+            jobs.start(load)
+            st.switch_page("capsim/pages/run.py", query_params={"run": load.name})
 
 
 def start(job: jobs.Job) -> None:

@@ -36,6 +36,9 @@ def page() -> None:
         if status is not None and status.alive:
             watch(asked)
             return
+        if status is not None and status.state == "failed":
+            st.error(status.message, icon=":material/error:")
+            return
         show(asked, runs.read(asked))
     except ScenarioError as error:
         mistaken(error)

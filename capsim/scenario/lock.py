@@ -10,6 +10,9 @@ from capsim.efficiency import Efficiency
 from capsim.scenario.resolved import Resolved
 from capsim.workload.traces import Trace
 
+SCORES = {"quality", "quality_kept"}
+"""How good answers are changes nothing in a run."""
+
 
 def locked(resolved: Resolved) -> dict[str, Any]:
     """``scenario`` is a valid scenario again; ``resolved`` holds what its names meant."""
@@ -21,7 +24,7 @@ def locked(resolved: Resolved) -> dict[str, Any]:
         "capsim": __version__,
         "scenario": resolved.scenario.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         "resolved": {
-            **{name: spec.model_dump(mode="json", exclude_none=True) for name, spec in specs.items()},
+            **{name: spec.model_dump(mode="json", exclude_none=True, exclude=SCORES) for name, spec in specs.items()},
             "efficiency": _efficiency(resolved.efficiency),
             "parallelism": asdict(resolved.layout),
             "memory": asdict(resolved.memory),

@@ -283,9 +283,12 @@ def _pinned_layout(scenario: Scenario, model: ModelSpec, node: Node, find: _Look
 
 
 def _best_layout(model: ModelSpec, node: Node, scenario: Scenario, at: Callable[[Parallelism], Resolved]) -> Resolved:
-    """The layout that serves most inside the SLO's TPOT, by the closed form; the widest tp if none fits, to say why."""
+    """The layout that serves most inside the SLO's TPOT, by the closed form; the widest tp if none fits, to say why.
+
+    The closed form does not see replicas wait for each other, so layouts in lockstep are taken where no other will do.
+    """
     tpot_s = (scenario.slo.tpot_s if scenario.slo else None) or np.inf
-    found: list[tuple[tuple[bool, float, int], Resolved]] = []
+    found: list[tuple[tuple[bool, bool, float, int], Resolved]] = []
     failure: Infeasible | None = None
     for layout in layouts(model, node.devices):
         try:
@@ -294,7 +297,8 @@ def _best_layout(model: ModelSpec, node: Node, scenario: Scenario, at: Callable[
             failure = error
             continue
         best = candidate.saturation(tpot_s)
-        found.append(((best.tpot_s <= tpot_s, best.requests_per_s * layout.replicas, layout.tp), candidate))
+        per_s = best.requests_per_s * layout.replicas
+        found.append(((best.tpot_s <= tpot_s, not layout.in_lockstep, per_s, layout.tp), candidate))
     if not found:
         assert failure is not None
         raise failure

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from capsim.calibrate.device import described_model
 from capsim.calibrate.steps import fit_steps, predict_steps
 from capsim.errors import ScenarioError
-from capsim.hugging_face import model_from_config
+from capsim.llm import ModelSpec
 from capsim.measurements import Measurements, Model, Run, Step
 from capsim.memory import BlockRule
 from capsim.parallelism import Parallelism
@@ -32,6 +33,7 @@ MOST_LOAD = 0.8
 MOST_REPEAT = 0.15
 """An engine that differs from itself by more than this when a load is repeated is no measure of anything."""
 ENOUGH_RUNS = 6
+ENGINE_ARGS = ("max_num_seqs", "max_num_batched_tokens", "kv_blocks", "block_tokens")
 ENGINES: dict[str, Callable[[StepTimeModel], StepTimeModel]] = {"vllm": lambda model: model, "transformers": OneProduct}
 """Engines that schedule as capsim's vLLM does, and how each one's step time reads a batch.
 
@@ -68,9 +70,9 @@ def _validate(measurements: Measurements, engine: str, name: str) -> dict[str, A
         raise ScenarioError.one(what, path=measurements.path, hint=f"engines: {', '.join(ENGINES)}")
     steps = [step for step in measurements.steps if (step.engine, step.model) == (engine, name)]
     try:
-        cluster = _cluster(described, steps)
+        cluster = _cluster(described, described_model(described, [measurements]), steps)
         fit = held_out(steps)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise ScenarioError.one(f"{engine}, {name}: {error}", path=measurements.path) from error
     asked = defaultdict(list)
     for request in measurements.requests:
@@ -84,22 +86,31 @@ def _validate(measurements: Measurements, engine: str, name: str) -> dict[str, A
                 what = f"run {run.run} tells no steps and preemptions: only its client saw it"
                 raise ScenarioError.one(what, path=measurements.path, hint="see python -m kernels_bench engine --help")
             counted = run.steps, run.preemptions
-            runs.append(
-                _beside(cluster, run, counted, pd.DataFrame(asked[run.run]).sort_values("request", ignore_index=True))
-            )
+            served = pd.DataFrame(asked[run.run]).sort_values("request", ignore_index=True)
+            try:
+                runs.append(_beside(cluster, run, counted, served))
+            except ValueError as error:
+                raise ScenarioError.one(f"run {run.run}: {error}", path=measurements.path) from error
     _judge_loads(runs, engine)
     return {"engine": engine, "model": name, "steps": fit, "runs": runs, "errors": _errors(runs)}
 
 
-def _cluster(described: Model, steps: Sequence[Step]) -> ClusterSpec:
+def _cluster(described: Model, model: ModelSpec, steps: Sequence[Step]) -> ClusterSpec:
     """The engine as it was measured: one replica whose steps take what the fit says."""
-    model, arguments = model_from_config(described.config, described.name), described.engine_args
+    limits = {name: _count(described, name) for name in ENGINE_ARGS}
     step_time = ENGINES[described.engine](WholeStep(model, fit_steps(steps)))
-    policy = Policy(arguments["max_num_seqs"], arguments["max_num_batched_tokens"])
+    policy = Policy(limits["max_num_seqs"], limits["max_num_batched_tokens"])
     return ClusterSpec(
-        1, Parallelism(1), arguments["kv_blocks"], BlockRule(arguments["block_tokens"]), policy,
+        1, Parallelism(1), limits["kv_blocks"], BlockRule(limits["block_tokens"]), policy,
         model.max_context_tokens, "least-loaded", step_time, model.streams,
     )  # fmt: skip
+
+
+def _count(described: Model, name: str) -> int:
+    found = described.engine_args.get(name)
+    if not isinstance(found, int) or found < 1:
+        raise ValueError(f"engine_args.{name} must be a whole number > 0 (got {found!r})")
+    return found
 
 
 def held_out(steps: Sequence[Step]) -> dict[str, Any]:
@@ -119,13 +130,23 @@ def held_out(steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def _beside(cluster: ClusterSpec, run: Run, counted: tuple[int, int], served: pd.DataFrame) -> dict[str, Any]:
-    """What a run measured, and what the simulation of its requests says."""
+    """What a run measured, and what the simulation of its requests says.
+
+    Raises
+    ------
+    ValueError
+        A figure is zero, or the engine as it is described would turn a request away.
+    """
     columns = (served["prompt_tokens"], served["output_tokens"])
     asked = [Request(prompt, output, output, 0.0) for prompt, output in zip(*columns, strict=True)]
     records = simulate(cluster, OpenArrivals(served["arrival_s"].to_numpy(float), asked, None))
     simulated = records.requests_table()
+    if refused := int((simulated["outcome"] != "completed").sum()):
+        raise ValueError(f"{refused} requests are longer than the model's context or the KV pool of its engine_args")
     steps = int(records.segments_table()["steps"].sum())
     measured = figures(served, *counted)
+    if nothing := [key for key in LIMITS if not measured[key] > 0]:
+        raise ValueError(f"{', '.join(nothing)} cannot be told from its requests")
     predicted = figures(simulated, steps, int(simulated["preemptions"].sum()))
     exact = all(measured[key] == predicted[key] for key in ("steps", "preemptions"))
     return {
@@ -144,7 +165,7 @@ def figures(requests: pd.DataFrame, steps: int, preemptions: int) -> dict[str, A
     span_s = requests["finished_s"].max() - requests["arrival_s"].min()
     return {
         "ttft_mean_s": float(ttft.mean()), "tpot_mean_s": float(tpot.mean()), "e2e_p50_s": float(e2e.median()),
-        "requests_per_s": len(requests) / float(span_s), "steps": steps, "preemptions": preemptions,
+        "requests_per_s": len(requests) / float(span_s) if span_s else 0.0, "steps": steps, "preemptions": preemptions,
     }  # fmt: skip
 
 

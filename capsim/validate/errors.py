@@ -62,8 +62,9 @@ def summarise(path: Path, done: Sequence[Predicted]) -> dict[str, Any]:
     """
     found = [_Found(each, figure) for each in done for figure in each.figures]
     skipped = Counter(each.skipped for each in done if each.skipped)
+    left_out = Counter(text for each in done for text in each.left_out)
     if not found:
-        reasons = "; ".join(reason for reason, _ in skipped.most_common(3))
+        reasons = "; ".join(reason for reason, _ in (skipped or left_out).most_common(3))
         raise ScenarioError.one("no point of this file can be judged", path=path, hint=reasons)
     return {
         "schema_version": SCHEMA_VERSION, "file": str(path), "points": len(done),
@@ -75,7 +76,7 @@ def summarise(path: Path, done: Sequence[Predicted]) -> dict[str, Any]:
         "worst": [_explained(each) for each in _worst(found)],
         "assumed": _counts("condition", Counter(text for each in done for text in each.assumed)),
         "skipped": _counts("reason", skipped),
-        "left_out": _counts("figure", Counter(text for each in done for text in each.left_out)),
+        "left_out": _counts("figure", left_out),
     }  # fmt: skip
 
 

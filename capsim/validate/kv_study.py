@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from scipy.optimize import least_squares
 
+from capsim.errors import ScenarioError
 from capsim.scenario import Resolved
 from capsim.source import load, validate
 from capsim.steptime import Batch
 from capsim.validate.as_run import AsRun, as_run
-from capsim.validate.names import KV_FORMATS
+from capsim.validate.names import KV_FORMATS, Skip
 from capsim.validate.points import Point, Published
 from capsim.validate.predict import resolved_of, simulated
 
@@ -26,6 +27,7 @@ PLAIN = "bf16"
 CONTEXT_FORMATS = ("fp8", "k8v4")
 FITTED = {"kv_layer_s": 1e-5, "kv_extra_s": 1e-11}
 """Fields of ``Efficiency`` that are fitted, and in which unit."""
+LOADS = ("latency", "throughput", "burst")
 DIGITS = 3
 
 
@@ -36,9 +38,9 @@ class _Model(BaseModel):
 class Load(_Model):
     """Requests that are all there at the start; of ``latency`` as many as the batch."""
 
-    prompt: int
-    output: int
-    requests: int = 1
+    prompt: PositiveInt
+    output: PositiveInt
+    requests: PositiveInt = 1
 
 
 ALONE = Load(prompt=128, output=128)
@@ -68,6 +70,18 @@ class Study(_Model):
     fit: tuple[str, ...]
     loads: dict[str, Load]
     cases: tuple[Case, ...]
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Study":
+        if missing := [name for name in LOADS if name not in self.loads]:
+            raise ValueError(f"loads lack {', '.join(missing)}")
+        for case in self.cases:
+            told = {"capacity": case.capacity, "throughput": case.throughput, "burst": case.burst}
+            told |= {f"latency.{batch}": ratios for batch, ratios in case.latency.items()}
+            for name, ratios in told.items():
+                if len(ratios) != len(self.formats):
+                    raise ValueError(f"{name} of {case.model} has {len(ratios)} ratios of {len(self.formats)} formats")
+        return self
 
 
 def read_study(path: Path) -> Study:
@@ -181,5 +195,8 @@ def _prepared(study: Study, case: Case, name: str, load: Load) -> tuple[Point, A
         engine=study.engine, parallelism=f"tp{case.devices}", isl=str(load.prompt), osl=str(load.output), load="closed",
         concurrency_or_rate=f"{load.requests} ({load.requests} requests)", notes="", figures=figures,
     )  # fmt: skip
-    run = as_run(point)
+    try:
+        run = as_run(point)
+    except Skip as reason:
+        raise ScenarioError.one(f"{case.model}, {name}: {reason}") from reason
     return point, run, resolved_of(run)

@@ -60,7 +60,7 @@ def read_points(path: Path) -> list[Point]:
     ScenarioError
         No such file, a missing column, a value that is no number or zero, or a ``use`` that is not known.
     """
-    frame = read_table(path, COLUMNS)
+    frame = read_table(path, COLUMNS, dtype=str)  # else an empty cell makes 1024.0 of the others' 1024
     _check(frame, path)
     text = frame[list(CONDITIONS)].astype("string").fillna("")
     points = []

@@ -84,7 +84,8 @@ def predict(point: Point) -> Predicted:
     except Infeasible as reason:
         return Predicted(point, skipped=f"does not fit by the memory model: {str(reason).splitlines()[0]}")
     except ScenarioError as reason:
-        return Predicted(point, skipped=reason.problems[0].message)
+        first = reason.problems[0]
+        return Predicted(point, skipped=f"{first.key}: {first.message}" if first.key else first.message)
 
 
 def simulated(point: Point, run: AsRun, resolved: Resolved) -> Predicted:
@@ -182,6 +183,8 @@ def _beside(point: Point, run: AsRun, resolved: Resolved, values: dict[str, floa
     for published in point.figures:
         if published.metric not in METRICS or published.metric not in values:
             left_out.append(f"{published.metric} is not predicted")
+        elif published.value < 0:
+            left_out.append(f"{published.metric} below zero")
         elif published.unit not in SI:
             left_out.append(f"{published.metric} in {published.unit}")
         else:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
+from capsim.calibrate.published import last_day
 from capsim.calibrations import is_shipped
-from capsim.calibrations.engine_steps import POOLED, EngineStep, Off, read_engine_steps, write_engine_steps
+from capsim.calibrations.engine_steps import POOLED, EngineStep, Off
 from capsim.errors import Infeasible, ScenarioError
 from capsim.scenario import Resolved
 from capsim.validate.as_run import AsRun, as_run
 from capsim.validate.names import Skip
-from capsim.validate.points import Point, read_points
+from capsim.validate.points import Point
 from capsim.validate.predict import Judged, resolved_of, simulated
 
 STEPS = ("median_tpot", "median_itl", "itl_intercept", "itl_slope_per_context_token")
@@ -41,6 +42,7 @@ class _Fitted:
     """A point to fit on, ready to run with kernels and with the roofline."""
 
     point: Point
+    day: str
     run: AsRun
     kernels: Resolved
     roofline: Resolved
@@ -58,35 +60,17 @@ class _Fitted:
         return [figure for figure in found if figure.use == "fit" and figure.metric in (*STEPS, FIRST_TOKEN)]
 
 
-def refit_engine_steps(points: Path, folder: Path) -> list[tuple[str, dict[str, float], dict[str, float]]]:
-    """Fit the constants of all engines and write them; of each that changed the engine, and them before and after.
-
-    Raises
-    ------
-    ScenarioError
-        The points cannot be read, none of them can be fitted on, or the file cannot be written.
-    """
-    before, after = read_engine_steps(folder), fit_engine_steps(read_points(points), points)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_engine_steps(folder, after)
-    except OSError as error:
-        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=folder) from error
-    old = {engine: before[engine].coefficients if engine in before else {} for engine in after}
-    return [(engine, old[engine], step.coefficients) for engine, step in after.items() if before.get(engine) != step]
-
-
 def fit_engine_steps(points: Sequence[Point], path: Path) -> dict[str, EngineStep]:
     """Constants by engine, and those of all engines together.
 
     Raises
     ------
     ScenarioError
-        No point can be fitted on.
+        No point can be fitted on, or the date of one is none.
     """
     by_engine: dict[str, list[_Fitted]] = defaultdict(list)
     for point in points:
-        if ready := _ready(point):
+        if ready := _ready(point, path):
             by_engine[ready.kernels.engine_key].append(ready)
     if not by_engine:
         raise ScenarioError.one("has no point to fit a step of an engine on", path=path)
@@ -97,7 +81,7 @@ def fit_engine_steps(points: Sequence[Point], path: Path) -> dict[str, EngineSte
     return {**dict(sorted(own.items())), POOLED: pooled}
 
 
-def _ready(point: Point) -> _Fitted | None:
+def _ready(point: Point, path: Path) -> _Fitted | None:
     """A point with a figure to fit on, on a device and engine with kernel tables."""
     if not any(figure.use == "fit" and figure.metric in (*STEPS, FIRST_TOKEN) for figure in point.figures):
         return None
@@ -108,7 +92,7 @@ def _ready(point: Point) -> _Fitted | None:
     except (Skip, Infeasible, ScenarioError):
         return None
     known = is_shipped(kernels.node.device, kernels.engine_key)
-    return _Fitted(point, run, kernels, roofline) if known else None
+    return _Fitted(point, last_day(point.date, path), run, kernels, roofline) if known else None
 
 
 def _fit(points: Sequence[_Fitted]) -> EngineStep:
@@ -127,7 +111,7 @@ def _fit(points: Sequence[_Fitted]) -> EngineStep:
     coefficients = {name: _few(value) for name, value in _coefficients(found.x).items()}
     return EngineStep(
         **coefficients, pooled=() if first_tokens else CONSTANTS[2:], source=_source(points),
-        as_of=max(each.point.date.rsplit("..", 1)[-1] for each in points), errors=_off(points, coefficients),
+        as_of=max(each.day for each in points), errors=_off(points, coefficients),
     )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Sessions drawn whole: every attribute of request ``r`` of session ``s`` is row (r, s) of its own random stream."""
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import accumulate, count
 from math import inf
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -131,7 +132,7 @@ class _Part:
             answers = output[:long, one].tolist()
             prompts, summaries, served = self._grown(first[one], new[1:long, one].tolist(), answers)
             asked = len(prompts)
-            turn = np.cumsum([0, *(calls == 0 for calls in rounds[one][: asked - 1])]).tolist()
+            turn = list(accumulate((calls == 0 for calls in rounds[one][: asked - 1]), initial=0))
             waits = pause_s[:asked, one].tolist(), patience_s[:asked, one].tolist()
             chats.append(Chat(prompts, answers[:asked], *waits, summaries, groups[one], served, turn))
         return chats
@@ -142,6 +143,9 @@ class _Part:
         The last is the first that is not served, if there is one.
         """
         compaction, longest, cap = self._session.compaction, self._longest, self._workload.max_tokens
+        if compaction is None and longest == ANY:
+            prompts = list(accumulate(map(add, output, new), initial=first))
+            return prompts, [0] * len(prompts), len(prompts)
         prompts, summaries = [first], [0]
         for served, answer in enumerate(output):
             if not longest.takes(prompts[-1], cap or answer):
@@ -194,13 +198,14 @@ class _Part:
         uniforms = self._uniforms("group", 1)[:, 0]
         return np.searchsorted(shares, uniforms * shares[-1], side="right").clip(max=groups.count - 1).tolist()
 
-    def _uniforms(self, purpose: str, rows: int) -> np.ndarray:
-        return self._stream(purpose).random((rows * TOGETHER, 2))
+    def _uniforms(self, purpose: str, rows: int, of: Distribution | None = None) -> np.ndarray:
+        shape = rows * TOGETHER, 2
+        return np.zeros(shape) if isinstance(of, Constant) else self._stream(purpose).random(shape)
 
     def _tokens(self, purpose: str, distribution: Distribution, rows: int) -> np.ndarray:
-        return draw_tokens(distribution, self._uniforms(purpose, rows)).reshape(rows, TOGETHER)
+        return draw_tokens(distribution, self._uniforms(purpose, rows, distribution)).reshape(rows, TOGETHER)
 
     def _seconds(self, purpose: str, distribution: Distribution | None, rows: int, otherwise: float) -> np.ndarray:
         if distribution is None:
             return np.full((rows, TOGETHER), otherwise)
-        return distribution.draw(self._uniforms(purpose, rows)).reshape(rows, TOGETHER)
+        return distribution.draw(self._uniforms(purpose, rows, distribution)).reshape(rows, TOGETHER)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from capsim.workload.arrivals import Profile
 from capsim.workload.figures import Figures, distribution_distance, variation
@@ -65,7 +64,13 @@ def describe(trace: Trace, presets: Mapping[str, Workload]) -> Description:
 def _correlation(trace: Trace) -> float | None:
     if min(np.ptp(trace.prompt_tokens), np.ptp(trace.output_tokens)) == 0:
         return None
-    return float(spearmanr(trace.prompt_tokens, trace.output_tokens).statistic)
+    return float(np.corrcoef(_ranks(trace.prompt_tokens), _ranks(trace.output_tokens))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The place of each in order, from 1; equal ones share theirs. Shape (n,)."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]
 
 
 def sessions(trace: Trace) -> Sessions | None:

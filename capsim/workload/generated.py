@@ -66,7 +66,7 @@ def telling_span_s(workload: Workload) -> float:
 def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) -> np.ndarray:
     """When an open workload's requests come within ``span_s``. Shape (n,)."""
     timed = workload.changed(duration_s=span_s, requests=None)
-    if workload.in_sessions:
+    if workload.session is not None or isinstance(workload.arrival, Users):
         return request_times(timed, seed, replication)
     return draw_arrivals(timed, seed, replication)[0]
 

@@ -22,7 +22,7 @@ START_S = 60
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
-    """The address of an app with a runs directory of its own, and its process."""
+    """The address of an app, its process, and its runs directory."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -34,7 +34,7 @@ def served(tmp_path_factory):
     )  # fmt: skip
     address = f"http://localhost:{port}"
     _wait_for(f"{address}/_stcore/health")
-    yield address, process
+    yield address, process, runs
     process.terminate()
     process.wait()
 

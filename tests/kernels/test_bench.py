@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from kernels_bench import bench as bench_module
+from kernels_bench.__main__ import app
 from kernels_bench.backends import MODULES
 from kernels_bench.bench import MissingError, bench
 from kernels_bench.card import Card
@@ -123,6 +124,15 @@ def test_off_a_terminal_a_line_says_how_far_it_is(says, tmp_path, monkeypatch):
 def run(*arguments):
     command = [sys.executable, "-m", "kernels_bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"COLUMNS": "120"})
+
+
+def test_a_run_that_measured_nothing_fails_and_says_so(monkeypatch, capsys):
+    empty = {"file": "x.jsonl", "device": "cpu", "rows": 0, "seconds": 1.0, "interrupted": False}
+    monkeypatch.setattr("kernels_bench.__main__.bench", lambda *_: empty)
+    with pytest.raises(SystemExit) as ended:
+        app(["--device", "cpu"])
+    assert ended.value.code == 1
+    assert "nothing was measured" in capsys.readouterr().err
 
 
 def test_bad_arguments_are_named():

@@ -5,7 +5,9 @@ import yaml
 from conftest import ROOT, text_of
 
 from capsim import jobs
+from capsim.levers import load_stack, stack
 from capsim.pages.parts import sweeps
+from capsim.store import replace_file, to_json
 from capsim.sweep import load_sweep, run_sweep
 
 PAGES = sorted(path.stem for path in (ROOT / "capsim/pages").glob("*.py") if path.stem != "__init__")
@@ -20,9 +22,9 @@ def test_a_page_stands_without_any_run_and_with_nonsense_in_its_url(opened, page
         assert app.main.children
 
 
-@pytest.mark.parametrize("page", ["run", "compare", "sweep"])
+@pytest.mark.parametrize("page", ["run", "compare", "sweep", "stack"])
 def test_an_empty_page_says_what_to_do(opened, page):
-    assert "press S" in opened(page).info[0].value
+    assert "press" in opened(page).info[0].value.lower()
 
 
 def test_a_run_in_depth(opened, kept, small_runs):
@@ -134,3 +136,19 @@ def test_an_entry_that_is_none_is_refused_with_its_line(opened):
     next(button for button in app.button if button.label == "Use it for this visit").click().run()
     assert not app.exception
     assert "unknown key" in app.error[0].value
+
+
+def test_a_stack_is_pulled_by_a_job_and_drawn(opened, monkeypatch):
+    monkeypatch.setattr(jobs, "start", jobs.keep)
+    app = opened("stack")
+    next(button for button in app.button if button.label == "Pull").click().run()
+    assert not app.exception
+    (name,) = jobs.names("stack")
+    spec = load_stack(jobs.input_file(name, "stack.yaml"))
+    alone = spec.model_copy(update={"levers": spec.levers[:2]})
+    directory = jobs.result_directory(name)
+    directory.mkdir(parents=True)
+    replace_file(directory / jobs.STACK, to_json(stack(alone, estimate=True)))
+    app = opened("stack")
+    assert not app.exception
+    assert "joint gain" in text_of(app)

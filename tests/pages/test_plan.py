@@ -150,3 +150,12 @@ def test_an_uploaded_scenario_opens_and_one_that_names_files_is_refused(opened):
             assert metrics(app)["Sessions a node"]
         else:
             assert says in app.error[0].value
+
+
+def test_its_own_load_is_run_and_shown_in_depth(opened):
+    app = opened("plan", **MAC, replications="1")
+    next(button for button in app.button if button.label == "Run its own load").click().run()
+    assert not app.exception
+    (name,) = jobs.names("run")
+    assert jobs.asked(name).title == "Llama-3.1-8B on a Mac mini"
+    jobs.cancel(name)

@@ -1,5 +1,6 @@
 """What stands behind an answer: curves, memory, cost, what would change it, and who cannot serve."""
 
+import re
 from typing import Any
 
 import streamlit as st
@@ -21,8 +22,13 @@ def table(rows: Rows, title: str = "") -> None:
         return
     if title:
         st.markdown(f"**{title}**")
-    headed, cells = columns(rows)
+    headed, cells = columns([[_as_written(cell) for cell in row] for row in rows])
     st.table(cells, hide_index=True, hide_header=not headed, border="horizontal")
+
+
+def _as_written(cell: str) -> str:
+    """What tables would take for markup, such as two prices for a formula or a leading + for a list."""
+    return re.sub(r"[$*`~\[\]<]|^[-+#](?= )", r"\\\g<0>", cell)
 
 
 def chart(drawn: Any, key: str, height: int | None = 380) -> None:

@@ -10,7 +10,7 @@ BASIS_COLOUR: dict[str, Colour] = {
 }  # fmt: skip
 
 
-def header(title: str, run: str, how: str, basis: str, command: str, scenario: str) -> None:
+def header(title: str, run: str, how: str, basis: str, command: str, text: str, file: str = "scenario.yaml") -> None:
     """``how`` the figures were come by, and on which ``basis`` step times rest."""
     name, copy, download = st.columns([5, 2, 2], vertical_alignment="center")
     name.subheader(title, anchor=False)
@@ -21,6 +21,6 @@ def header(title: str, run: str, how: str, basis: str, command: str, scenario: s
     with copy.popover("Copy CLI command", icon=":material/terminal:", width="stretch"):
         st.code(command, language="bash", wrap_lines=True)
     download.download_button(
-        "scenario.yaml", scenario, "scenario.yaml", "application/yaml", icon=":material/download:",
-        on_click="ignore", width="stretch", help="Download the scenario with all that was changed.",
+        file, text, file, "application/yaml", icon=":material/download:",
+        on_click="ignore", width="stretch", help="Download it with all that was changed.",
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from capsim import units
 from capsim.errors import Infeasible, ScenarioError
 from capsim.pages.parts import scenarios
 from capsim.pages.parts.inputs import Asked
@@ -17,8 +16,7 @@ def mistaken(error: ScenarioError) -> None:
 
 def infeasible(error: Infeasible, asked: Asked) -> None:
     """What is short, and changes of the inputs that would mend it as buttons."""
-    short = f" **{units.bytes_(error.bytes_short)} short on each device.**" if error.bytes_short else ""
-    st.error(f"{error.message}.{short}", icon=":material/error:")
+    st.error(error.message, icon=":material/error:")
     found = remedies(asked)
     if not found:
         st.markdown("What would help:\n" + "".join(f"\n- {remedy}" for remedy in error.remedies))

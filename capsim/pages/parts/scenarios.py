@@ -4,6 +4,7 @@ import hashlib
 import re
 import shlex
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import streamlit as st
@@ -23,8 +24,14 @@ _KEY = re.compile(rf"{UPLOADED}[0-9a-f]{{12}}")
 
 def keys() -> list[str]:
     """Of all that there are, in the order in which they are offered."""
-    shipped = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    shipped = shipped_with("model")
     return [FIRST, *(key for key in shipped if key != FIRST), *sorted(path.stem for path in _folder().glob("*.yaml"))]
+
+
+@cache
+def shipped_with(word: str) -> list[str]:
+    """Files that ship and have this key: of a scenario ``model``, of a stack ``levers``."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml") if word in load(path).values)
 
 
 def path_of(key: str) -> Path:
