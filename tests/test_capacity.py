@@ -13,6 +13,7 @@ from capsim.capacity import binds, find_capacity, instant, plan, relax, sessions
 from capsim.capacity.fleet import size_for
 from capsim.capacity.trials import Trials, find
 from capsim.errors import Infeasible, ScenarioError
+from capsim.experiment import run
 from capsim.scenario import resolve
 from capsim.steptime.roofline import Roofline
 
@@ -145,6 +146,16 @@ def test_resources_that_chance_does_not_tell_apart_are_named_together(resolved, 
     word, carried = what_binds(one, find_capacity(one))
     assert set(word.split(" or ")) == {"compute", "batch cap"}
     assert carried["compute"] == carried["batch cap"]
+
+
+@pytest.mark.parametrize(
+    ("session", "drops"), [("{turns: {kind: geometric, mean: 8}, new_tokens: 100}", True), ("null", False)]
+)
+def test_a_pool_that_drops_what_comes_back_can_bind_though_nobody_waits(resolved, session, drops):
+    one = resolved(f"workload.session={session}", "workload.prompt_tokens=2000", "kv_capacity_tokens=30000")
+    done = run(sessions.with_sessions(one, 10))
+    assert done.replications[0].node_use["most_waiting"] == 0
+    assert ("KV capacity" in binds._can_bind(one, done)) == drops
 
 
 def test_nothing_binds_where_relaxing_changes_nothing(resolved, monkeypatch):

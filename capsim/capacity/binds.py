@@ -95,11 +95,13 @@ def relaxable(resolved: Resolved) -> list[str]:
 
 
 def _can_bind(resolved: Resolved, at_limit: Run) -> list[str]:
-    """Resources whose relaxing can change anything: a pool or a batch that never fills cannot."""
+    """Resources whose relaxing can change anything: a batch that never fills cannot, nor a pool that neither makes
+    anybody wait nor drops what comes back."""
     names = ("fullest_blocks", "most_running", "most_waiting")
     peak, running, waiting = (max(r.node_use[name] for r in at_limit.replications) for name in names)
+    evicts = any(r.records.evicted_blocks for r in at_limit.replications)
     idle = {
-        "KV capacity": waiting == 0 or peak <= resolved.memory.blocks * 0.9,
+        "KV capacity": not evicts and (waiting == 0 or peak <= resolved.memory.blocks * 0.9),
         "batch cap": waiting == 0 or running < resolved.max_num_seqs,
     }
     return [name for name in relaxable(resolved) if not idle.get(name, False)]
