@@ -163,6 +163,7 @@ def test_a_directory_of_something_else_or_of_a_running_sweep_is_refused(sweep_fi
         (GRID + "taks: run\n", r"sweep.yaml:5 taks: unknown key \(did you mean 'task'"),
         (GRID.replace("base", "bass"), r"sweep.yaml:1 scenario: file not found"),
         (GRID.replace("[2, 4]", "[]"), "no values"),
+        (GRID.replace("[2, 4]", "[{1: 2, b: 3}]"), "keys inside a value must be words"),
         (
             GRID.replace("kv_format", "kv_fromat"),
             r"sweep.yaml:3 grid.kv_fromat: unknown key .*did you mean 'kv_format'",

@@ -49,6 +49,10 @@ class Sweep(BaseModel):
             count *= len(values)
         if count > MOST_POINTS:
             raise ValueError(f"{count:,} points are more than {MOST_POINTS:,}: make the grid smaller")
+        try:
+            json.dumps([self.grid, self.points], sort_keys=True, default=str)
+        except TypeError as error:
+            raise ValueError("keys inside a value must be words: what is a number belongs in quotes") from error
         return self
 
     @property
