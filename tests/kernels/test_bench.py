@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from kernels_bench import bench as bench_module
-from kernels_bench.backends import MODULES
 from kernels_bench.__main__ import app
+from kernels_bench.backends import MODULES
 from kernels_bench.bench import MissingError, bench
 from kernels_bench.card import Card
 from kernels_bench.worker import header
