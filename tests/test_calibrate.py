@@ -287,6 +287,13 @@ def test_further_keys_of_a_shape_do_no_harm(tmp_path):
     assert {table["op"] for table in entry["measured"]["kernels"]} == {"gemm"}
 
 
+def test_rates_that_no_ceiling_tells_are_assumed(tmp_path):
+    only = [row for row in machine.rows() if row.op == "decode_attention"]
+    for kernels, assumed in ((machine.rows(), []), (only, ["memory_bytes_per_s", "bf16_flops"])):
+        (device,) = calibrate([machine.write(tmp_path / "file.jsonl", kernels)]).document["devices"].values()
+        assert list(device["provenance"]["values"]) == ["power_w", *assumed]
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
     path = machine.write(tmp_path / "k.jsonl", machine.rows())
     with pytest.raises(SystemExit) as ended:

@@ -201,6 +201,14 @@ def test_what_lies_beyond_the_domain_is_named():
     ]
 
 
+def test_experts_that_several_replicas_share_are_beyond_their_domain_sooner():
+    mixture = CATALOG.models["qwen3-30b-a3b"]
+    alone, shared = (calibrated(model=mixture, layout=layout) for layout in (ALONE, Parallelism(1, 4, expert=True)))
+    assert alone.beyond({1: 512}, 1024) == []
+    (note,) = shared.beyond({1: 512}, 1024)
+    assert note.startswith("steps whose experts see 4,096 tokens lie beyond the measured 2,048")
+
+
 def test_the_longest_context_depends_on_the_batch():
     short = [
         r

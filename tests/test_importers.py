@@ -256,6 +256,29 @@ def test_vllm_bench_at_once_is_a_burst_and_needs_the_detailed_lists(tmp_path):
         import_vllm_bench([path], "h100-sxm")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"n_ubatch": 0}, "division by zero"), ({"avg_ns": "fast"}, "could not convert")]
+)
+def test_a_test_of_llama_bench_with_a_value_that_is_none_names_the_file(tmp_path, wrong, message):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps([llama_test(prompt=512) | wrong]))
+    with pytest.raises(ScenarioError, match=rf"bench\.json: has a value that cannot be used: .*{message}"):
+        import_llama_bench([path])
+
+
+@pytest.mark.parametrize("wrong", [{"ttfts": ["soon", "later", "no"]}, {"input_lens": 5}, {"request_rate": "high"}])
+def test_a_run_of_vllm_bench_with_a_value_that_is_none_names_the_file(tmp_path, wrong):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(bench() | wrong))
+    with pytest.raises(ScenarioError, match=r"bench\.json: has a value that cannot be used"):
+        import_vllm_bench([path], "h100-sxm")
+
+
+def test_a_date_that_is_none_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ScenarioError, match="created: 'soon' is no date"):
+        import_vidur("a100-80g", [tmp_path / "mlp.csv"], "soon")
+
+
 def test_an_import_without_rows_says_why(tmp_path):
     columns = ["time_stats.all_reduce.median", "num_workers", "size", "collective"]
     found = import_vidur("x", [vidur(tmp_path, "a.csv", columns, [0.0, 4, 64, "all_reduce"])], "2024-05-01")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim.calibrate.coefficients import fractions, kv_costs, link
-from capsim.calibrate.device import described_model, key_of, known_device, measured_device
+from capsim.calibrate.device import MEMORY, described_model, key_of, known_device, measured_device
 from capsim.calibrate.overhead import layer_overheads, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import domain_of, fit_steps
@@ -240,9 +240,12 @@ def _facts(files: Sequence[Measurements], basis: str) -> dict[str, Any]:
 def _device_facts(files: Sequence[Measurements]) -> dict[str, Any]:
     facts = _facts(files, "measured")
     assumed = {"power_w": "not measured: set it where power is paid for"}
-    if not any(file.kernels for file in files):
-        at_least = "no kernels were measured: what whole steps at least reached"
-        assumed |= {"memory_bytes_per_s": at_least, "bf16_flops": at_least}
+    ops = {row.op for file in files for row in file.kernels}
+    reached = "the most that any kernel reached" if ops else "what whole steps at least reached"
+    if not ops.intersection(MEMORY):
+        assumed["memory_bytes_per_s"] = f"memory was not measured: {reached}"
+    if "gemm" not in ops:
+        assumed["bf16_flops"] = f"no GEMM was measured: {reached}"
     values = {
         name: {"basis": "assumed", "source": why, "as_of": facts["as_of"]} for name, why in assumed.items()
     }  # fmt: skip

@@ -2,7 +2,10 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,10 @@ class Imported:
 
     @classmethod
     def of(cls, device: str, source: str, created: str, **environment: Any) -> "Imported":
+        try:
+            date.fromisoformat(created[:10])
+        except ValueError as error:
+            raise ScenarioError.one(f"'{created}' is no date such as 2026-11-24", key="created") from error
         return cls(
             {
                 "schema": SCHEMA, "version": VERSION, "device": device, "created": created, "source": source,
@@ -49,6 +56,21 @@ class Imported:
             reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in self.left_out.items())
             raise ScenarioError.one(f"nothing was imported ({reasons or 'no rows'})", path=path)
         write_whole(path, (json.dumps(row) + "\n" for row in (self.header, *self.rows)))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever is no number in somebody else's file, as a mistake of that file's.
+
+    Raises
+    ------
+    ScenarioError
+        A value that cannot be reckoned with; the file is named.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise ScenarioError.one(f"has a value that cannot be used: {error}", path=path) from error
 
 
 def kernel_row(op: str, kernel: str, shape: Row, seconds: float) -> Row:

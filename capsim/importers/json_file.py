@@ -19,5 +19,5 @@ def read_json(path: Path) -> Any:
         raise ScenarioError.one("file not found", path=path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScenarioError.one(f"not JSON: {error}", path=path) from error

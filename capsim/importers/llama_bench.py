@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim.errors import ScenarioError
-from capsim.importers.imported import Imported
+from capsim.importers.imported import Imported, reading
 
 NS = 1e-9
 ENGINE = "llama.cpp"
@@ -30,23 +30,24 @@ def import_llama_bench(paths: list[Path], device: str | None = None, model: str 
     ScenarioError
         Not llama-bench's output, or of several models.
     """
-    tests = [test for path in paths for test in _tests(path)]
-    names = sorted({str(test["model_type"]) for test in tests})
+    tests = [(path, test) for path in paths for test in _tests(path)]
+    names = sorted({str(test["model_type"]) for _, test in tests})
     if len(names) > 1:
         raise ScenarioError.one(f"tests of several models: {', '.join(names)}", path=paths[0], hint="import each alone")
-    first = tests[0]
+    first = tests[0][1]
     chip = device or str(first.get("gpu_info") or first.get("cpu_info") or "unknown")
     found = Imported.of(
-        chip, f"llama-bench {first.get('build_commit', '')}".strip(), max(str(test["test_time"]) for test in tests),
+        chip, f"llama-bench {first.get('build_commit', '')}".strip(), max(str(test["test_time"]) for _, test in tests),
         engine=ENGINE, model_type=names[0], kv=f"{first.get('type_k', 'f16')}/{first.get('type_v', 'f16')}",
         backends=first.get("backends"), threads=first.get("n_threads"),
     )  # fmt: skip
-    for episode, test in enumerate(tests):
+    for episode, (path, test) in enumerate(tests):
         if test["n_prompt"] and test["n_gen"]:
             found.left_out["a prompt and its generation in one time"] += 1
         else:
             told = {"kind": "step", "engine": ENGINE, "model": model or names[0], "episode": episode}
-            found.rows.append({**told, **_step(test)})
+            with reading(path):
+                found.rows.append({**told, **_step(test)})
     return found
 
 
@@ -72,7 +73,7 @@ def _tests(path: Path) -> list[dict[str, Any]]:
     try:
         whole = text.lstrip().startswith("[")
         tests = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = "run llama-bench with -o json"
         raise ScenarioError.one(f"not JSON: {error}", path=path, hint=hint) from error
     for number, test in enumerate(tests, 1):

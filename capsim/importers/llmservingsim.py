@@ -13,7 +13,7 @@ import yaml
 from capsim.errors import ScenarioError
 from capsim.hugging_face import model_from_config
 from capsim.importers.csv_table import read_table
-from capsim.importers.imported import KV_BYTES, WEIGHT_BYTES, Imported, kernel_row
+from capsim.importers.imported import KV_BYTES, WEIGHT_BYTES, Imported, kernel_row, reading
 from capsim.importers.json_file import read_json
 from capsim.llm import ModelSpec
 
@@ -40,9 +40,10 @@ def import_llmservingsim(folder: Path, config: Path) -> Imported:
         str(meta["profiled_at"]), engine="vllm", version=meta.get("vllm_version"), model=meta.get("model"),
         variant=folder.parent.name, tp=tp,
     )  # fmt: skip
-    rows = [*_matrices(folder, model, tp, weights, found), *_attention(folder, model, tp, kv_format, found)]
-    if (folder / "moe.csv").is_file():
-        rows += _experts(folder, model, tp, weights)
+    with reading(folder):
+        rows = [*_matrices(folder, model, tp, weights, found), *_attention(folder, model, tp, kv_format, found)]
+        if (folder / "moe.csv").is_file():
+            rows += _experts(folder, model, tp, weights)
     for op, shape, us in rows:
         found.rows.append(kernel_row(op, name, shape, us * US))
     return found

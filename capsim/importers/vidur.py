@@ -9,7 +9,7 @@ from typing import Any
 
 from capsim.errors import ScenarioError
 from capsim.importers.csv_table import read_table
-from capsim.importers.imported import Imported, kernel_row
+from capsim.importers.imported import Imported, kernel_row, reading
 
 MS = 1e-3
 MLP = ["n_head", "n_kv_head", "n_embd", "n_expanded_embd", "use_gated_mlp", "num_tokens", "num_tensor_parallel_workers"]
@@ -45,11 +45,12 @@ def import_vidur(device: str, paths: Sequence[Path], created: str) -> Imported:
             rows = _matrices(read_table(path, MLP))
         else:
             rows = _attention(read_table(path, ATTENTION), found)
-        for op, shape, ms in rows:
-            if ms > 0:
-                found.rows.append(kernel_row(op, "vidur", shape, ms * MS))
-            else:
-                found.left_out["no time"] += 1
+        with reading(path):
+            for op, shape, ms in rows:
+                if ms > 0:
+                    found.rows.append(kernel_row(op, "vidur", shape, ms * MS))
+                else:
+                    found.left_out["no time"] += 1
     return found
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from capsim.errors import ScenarioError
-from capsim.importers.imported import Imported
+from capsim.importers.imported import Imported, reading
 from capsim.importers.json_file import read_json
 
 ENGINE = "vllm"
@@ -28,19 +28,21 @@ def import_vllm_bench(paths: list[Path], device: str, model: str | None = None) 
     """
     results = [_result(path) for path in paths]
     found = Imported.of(device, "vllm bench serve", max(_created(result) for result in results), engine=ENGINE)
-    for run, result in enumerate(results):
-        rate = result.get("request_rate")
-        found.rows.append(
-            {
-                "kind": "run", "run": run, "engine": ENGINE, "model": model or result["model_id"],
-                "load": "burst" if rate in (None, "inf") else "poisson",
-                "rate_per_s": None if rate in (None, "inf") else float(rate),
-                "duration_s": float(result["duration"]), "concurrency": result.get("max_concurrency"),
-                "steps": None, "preemptions": None,
-            }
-        )  # fmt: skip
-        found.rows += _requests(run, result, found)
+    for run, (path, result) in enumerate(zip(paths, results, strict=True)):
+        with reading(path):
+            found.rows += [_run(run, result, model), *_requests(run, result, found)]
     return found
+
+
+def _run(number: int, result: dict[str, Any], model: str | None) -> dict[str, Any]:
+    rate = result.get("request_rate")
+    endless = rate in (None, "inf")
+    return {
+        "kind": "run", "run": number, "engine": ENGINE, "model": model or result["model_id"],
+        "load": "burst" if endless else "poisson", "rate_per_s": None if endless else float(str(rate)),
+        "duration_s": float(result["duration"]), "concurrency": result.get("max_concurrency"),
+        "steps": None, "preemptions": None,
+    }  # fmt: skip
 
 
 def _requests(run: int, result: dict[str, Any], found: Imported) -> list[dict[str, Any]]:
@@ -69,7 +71,8 @@ def _result(path: Path) -> dict[str, Any]:
     if missing:
         hint = "run vllm bench serve with --save-result --save-detailed"
         raise ScenarioError.one(f"lacks {', '.join(missing)}", path=path, hint=hint)
-    lengths = {len(result[key]) for key in ("input_lens", "output_lens", "ttfts", "itls", "start_times", "errors")}
+    with reading(path):
+        lengths = {len(result[key]) for key in ("input_lens", "output_lens", "ttfts", "itls", "start_times", "errors")}
     if len(lengths) > 1:
         raise ScenarioError.one("its lists of requests differ in length", path=path)
     return dict(result)

@@ -101,6 +101,10 @@ class Calibrated(Roofline):
             domains = [kernel.domain for kernel in self.kernels.matrices]
             sizes = max(d["tokens"][0] for d in domains), min(d["tokens"][1] for d in domains)
             notes += outside("steps of {:,.0f} tokens lie", (min(fewest, tokens), tokens), sizes, ROOFLINE)
+        if self.kernels.mixture:
+            reached = self._routed(min(fewest, tokens), None), self._routed(tokens, None)
+            sizes = self.kernels.mixture.domain["tokens"]
+            notes += outside("steps whose experts see {:,.0f} tokens lie", reached, sizes, ROOFLINE)
         return notes
 
     def _decode(self, decoding: int, reads: tuple[float, ...]) -> tuple[float, float]:
