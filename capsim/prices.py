@@ -78,6 +78,8 @@ class Price(_Spec):
             raise ValueError(
                 "give one of: usd_per_hour (all-in), a quote (all-in, for a term), an own block (bottom-up)"
             )
+        if (self.own is not None and self.kind == "rent") or (self.quote is not None and self.kind == "own"):
+            raise ValueError("a quote is of kind rent, an own block of kind own")
         return self
 
     @property

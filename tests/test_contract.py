@@ -202,6 +202,14 @@ def test_an_api_can_be_what_one_stays_flexible_with(scenario):
     assert row["expected_usd"] == pytest.approx(document["load"]["nodes"] * 730 * 2.2 * annuity)  # rents do not move
 
 
+def test_nothing_is_signed_against_what_is_free(scenario, tmp_path):
+    free = "{name: free, input_usd_per_million: 0, output_usd_per_million: 0}"
+    made = "provenance: {basis: assumed, source: a test, as_of: 2026-11-01}"
+    (tmp_path / "free.yaml").write_text(f"api_tiers:\n  gift: {free[:-1]}, {made}}}\n")
+    with pytest.raises(ScenarioError, match="'gift' costs nothing"):
+        contract(resolve(scenario, [f"catalog={tmp_path / 'free.yaml'}", "contract.flexible=gift"]), estimate=True)
+
+
 def test_a_load_that_all_but_vanishes_still_takes_a_node(scenario):
     gone = ["contract.growth_per_year=-0.99", "contract.horizon_months=60", "contract.growth_volatility=0"]
     document = contract(resolve(scenario, gone), estimate=True, spare_nodes=0)

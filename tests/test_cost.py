@@ -49,6 +49,14 @@ def test_an_unknown_price_is_not_zero():
     assert unit_costs(cost["monthly_usd"], {"output_tokens": 5.0}) == {"usd_per_million_output_tokens": None}
 
 
+@pytest.mark.parametrize(
+    "way", [{"kind": "rent", "own": OWN.own}, {"kind": "own", "quote": Quote(usd_per_hour=1, term_months=6)}]
+)
+def test_what_is_owned_is_not_rented(way):
+    with pytest.raises(ValueError, match="a quote is of kind rent, an own block of kind own"):
+        Price(name="mixed up", node="h100x8", **way)
+
+
 TOKENS = {"input_tokens_per_s": 1000.0, "cached_tokens_per_s": 600.0, "output_tokens_per_s": 50.0}
 
 

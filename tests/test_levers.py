@@ -199,6 +199,7 @@ def test_every_format_renders_and_the_chart_ends_at_the_claim(document):
     assert render(document, "csv").startswith("metric,value\n")
     assert render(document, "markdown").startswith("|")
     chart = waterfall(document).to_dict()
+    assert {layer["encoding"]["x"]["title"] for layer in chart["layer"]} == {"USD per million tokens, input and output"}
     rows = chart["layer"][0].get("data", chart.get("data"))["values"]
     assert [row["step"] for row in rows[-3:]] == ["all together", "product of single gains", "claimed"]
     base = document["base"]["usd_per_million_tokens"]

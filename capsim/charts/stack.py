@@ -28,13 +28,14 @@ def waterfall(document: dict[str, Any]) -> Any:
         domain=["baseline", "cheaper", "dearer", "all together", "on paper"],
         range=[NEUTRAL, GOOD, BAD, PALETTE[0], PALETTE[3]],
     )
-    x = alt.X("from:Q", scale=scale, title="USD per million tokens, input and output", axis=alt.Axis(format="~g"))
+    title = "USD per million tokens, input and output"  # of each layer: one without would take it from all
+    x = alt.X("from:Q", scale=scale, title=title, axis=alt.Axis(format="~g"))
     bars = base.mark_bar(height={"band": 0.7}).encode(
         x=x, x2="to:Q", color=alt.Color("kind:N", scale=kinds, legend=alt.Legend(columns=5))
     )
-    ends = base.mark_tick(thickness=2, color=NEUTRAL).encode(x=alt.X("to:Q", scale=scale, title=None))
+    ends = base.mark_tick(thickness=2, color=NEUTRAL).encode(x=alt.X("to:Q", scale=scale, title=title))
     labels = base.mark_text(align="left", dx=6, fontSize=12, color=NEUTRAL).encode(
-        x=alt.X("right:Q", scale=scale, title=None), text="label:N"
+        x=alt.X("right:Q", scale=scale, title=title), text="label:N"
     )
     return styled(bars + ends + labels, "What a million tokens cost as levers are pulled", height=34 * len(rows))
 

@@ -60,6 +60,8 @@ def contract(
     nodes = _nodes(loads, load, carried, spare_nodes)
     today_usd = _flexible_today(resolved, price, key, carried, loads, nodes)
     per_hour_usd = float(today_usd[:, 0].mean() / nodes[:, 0].mean() / HOURS_PER_MONTH)
+    if not per_hour_usd > 0:
+        raise ScenarioError.one(f"'{key}' costs nothing: there is nothing to sign against", key="contract.flexible")
     discount = (1 + spec.discount_rate) ** (-np.arange(spec.horizon_months) / 12)
     paths = []
     for name, (path, source) in paths_of(spec).items():
