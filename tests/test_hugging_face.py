@@ -23,7 +23,8 @@ def test_a_config_is_the_catalog_s_entry(key):
     model = model_from_config(CONFIGS[key], entry.name)
     assert model.weight_formats[0] == entry.weight_formats[0]
     assert set(model.weight_formats) <= set(entry.weight_formats)
-    assert model.model_copy(update={"weight_formats": entry.weight_formats}) == entry
+    beyond = {"weight_formats": entry.weight_formats, "quality": entry.quality}
+    assert model.model_copy(update=beyond) == entry
 
 
 @pytest.mark.parametrize(

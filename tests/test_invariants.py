@@ -24,7 +24,10 @@ def tables(records):
 @st.composite
 def loads(draw):
     count = draw(st.integers(1, 25))
-    gaps = draw(st.lists(st.sampled_from([0.0, 0.003, 0.05, 0.4]), min_size=count, max_size=count))
+    # No sum of these meets a step boundary, on whose two sides rounding could put two engines.
+    gaps = draw(
+        st.lists(st.sampled_from([0.0, 0.0031415927, 0.0577215665, 0.4142135624]), min_size=count, max_size=count)
+    )
     lengths = draw(st.lists(st.tuples(st.integers(1, 150), st.integers(1, 40)), min_size=count, max_size=count))
     spec = cluster(
         nodes=draw(st.integers(1, 2)),

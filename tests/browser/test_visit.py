@@ -37,8 +37,10 @@ def test_the_first_screen_is_full_and_a_changed_model_changes_it(visit):
 
 def test_a_copied_link_shows_the_same_in_another_tab(visit):
     page = visit()
+    before = sessions(page).inner_text()
     choose(page, "Model", "llama-3.1-8b")
     expect(page).to_have_url(re.compile("model=llama-3.1-8b"))
+    expect(sessions(page)).not_to_have_text(before)
     shown = sessions(page).inner_text()
     address = page.url.split("/", 3)[3]
     expect(sessions(visit("/" + address))).to_have_text(shown)
