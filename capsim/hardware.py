@@ -40,17 +40,14 @@ class Device(BaseModel):
 
     def flops(self, precision: Precision) -> float:
         """Dense arithmetic rate; a precision the chip lacks runs at the next wider one's."""
-        rates = self._rates
-        wider = list(rates)[list(rates).index(precision) :]
-        return next(rate for name in wider if (rate := rates[name]) is not None)
+        if precision == "fp4" and self.fp4_flops is not None:
+            return self.fp4_flops
+        if precision != "bf16" and self.fp8_flops is not None:
+            return self.fp8_flops
+        return self.bf16_flops
 
     def computes_in(self, precision: Precision) -> bool:
-        return self._rates[precision] is not None
-
-    @property
-    def _rates(self) -> dict[str, float | None]:
-        """By precision, the narrowest first."""
-        return {"fp4": self.fp4_flops, "fp8": self.fp8_flops, "bf16": self.bf16_flops}
+        return {"fp4": self.fp4_flops, "fp8": self.fp8_flops, "bf16": self.bf16_flops}[precision] is not None
 
 
 class Node(BaseModel):
