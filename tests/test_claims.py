@@ -14,9 +14,6 @@ from capsim.cli.claims import render
 from capsim.errors import ScenarioError
 
 FILES = {path.stem: path for path in find_files()}
-SLOW = {name for name, path in FILES.items() if "usd_per_million_tokens" in path.read_text() or "stack" in path.stem}
-SLOW |= {name for name, path in FILES.items() if "kind: stack" in path.read_text()}
-QUICK = sorted(set(FILES) - SLOW)
 BETWEEN = {"ds-2-twenty-seven", "ds-4-routing-overhead", "ds-6-discount", "edge-2-prefill", "hw-1-quoted"}
 """What is claimed lies between their cases."""
 CLAIM = """\
@@ -39,19 +36,12 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def document():
-    return claims([FILES[name] for name in QUICK])
+    return claims([FILES[name] for name in sorted(FILES)])
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_every_claim_runs_and_its_verdict_follows(document, name):
     _follows(next(row for row in document["claims"] if row["name"] == name))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SLOW))
-def test_claims_about_fleets_run_too(name):
-    (row,) = claims([FILES[name]])["claims"]
-    _follows(row)
 
 
 def _follows(row):
@@ -155,10 +145,10 @@ def test_unknown_names_and_every_format(document, path):
     with pytest.raises(ScenarioError, match="did you mean 'kv-2-sixfold'"):
         find_files(["kv-2-sixfolds"])
     assert find_files(["kv-2-sixfold", str(path)]) == [FILES["kv-2-sixfold"], path]
-    assert sum(counted(document).values()) == len(QUICK)
+    assert sum(counted(document).values()) == len(FILES)
     rows = list(csv.DictReader(io.StringIO(render(document, "csv"))))
-    assert [row["name"] for row in rows] == QUICK
-    assert json.loads(render(document, "json"))["claims"][0]["name"] == QUICK[0]
+    assert [row["name"] for row in rows] == sorted(FILES)
+    assert json.loads(render(document, "json"))["claims"][0]["name"] == sorted(FILES)[0]
     assert "rule: 'holds' where" in render(document, "table")
     alone = render(claims([path]), "markdown")
     assert "Formula" in alone
