@@ -32,13 +32,13 @@ def chat():
 
 
 def test_resolve(benchmark):
-    benchmark(resolve, CHAT)
+    assert benchmark(resolve, CHAT).scenario.node == "h100x8"
 
 
 def test_step_time(benchmark, chat):
     model = chat.step_time_model()
     batch = Batch(64, tuple(64 * stream.read(1500) for stream in chat.model.streams))
-    benchmark(model.step_time, batch)
+    assert benchmark(model.step_time, batch).total_s > 0
 
 
 def test_simulate_a_thousand_requests(benchmark, chat):
@@ -48,13 +48,14 @@ def test_simulate_a_thousand_requests(benchmark, chat):
 
 def test_measure_a_thousand_requests(benchmark, chat):
     records = simulate(cluster_of(chat), traffic(chat.workload, None, 1, 0))
-    benchmark.pedantic(measure, (chat, records), rounds=5)
+    measured = benchmark.pedantic(measure, (chat, records), rounds=5)
+    assert measured.totals["completed"] == 1000
 
 
 def test_help(benchmark):
-    benchmark.pedantic(
-        subprocess.run, ([sys.executable, "-m", "capsim", "--help"],), {"capture_output": True}, rounds=5
-    )
+    options = {"capture_output": True, "check": True}
+    told = benchmark.pedantic(subprocess.run, ([sys.executable, "-m", "capsim", "--help"],), options, rounds=5)
+    assert b"plan" in told.stdout
 
 
 # A whole run, its tables and figures written: requests a second and peak memory, in a process of its own. Loads are
@@ -155,13 +156,15 @@ def test_the_instant_estimate_is_near_the_simulated_bracket(capsys):
 def test_an_instant_answer(benchmark, path):
     """Seconds of the whole row: sessions, nodes, cost, and what limits them."""
     resolved = resolve(path)
-    benchmark.pedantic(answers, (resolved,), rounds=5, warmup_rounds=1)
+    told = benchmark.pedantic(answers, (resolved,), rounds=5, warmup_rounds=1)
+    assert told["estimates"], told["excluded"]  # what is excluded is answered sooner
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_search_of_one_node_type(benchmark, path, capsys):
     """Seconds to a bracket of 5 % or one session."""
     found = benchmark.pedantic(find_capacity, (resolve(path, ["nodes=1"]),), rounds=1)
+    assert 0 < found.low < found.high <= max(found.low + 1, 1.05 * found.low)
     with capsys.disabled():
         print(f"\n{path.stem}: [{found.low:,}, {found.high:,}], decided: {found.decided}", end="")
 
@@ -173,12 +176,15 @@ def test_a_sweep_on_two_cores(tmp_path, benchmark, capsys):
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump({"scenario": str(CHAT), "grid": grid}))
     seconds = {}
-    for jobs in (1, 2):
+
+    def swept(jobs):
         began_s = time.perf_counter()
         frame = run_sweep(load_sweep(path), tmp_path / str(jobs), jobs=jobs)
-        assert (frame["status"] == "done").all()
         seconds[jobs] = time.perf_counter() - began_s
-    benchmark.pedantic(lambda: None)
+        assert (frame["status"] == "done").all()
+
+    swept(1)
+    benchmark.pedantic(swept, (2,), rounds=1)
     with capsys.disabled():
         print(f"\n40 points: {seconds[1]:.1f} s on one core, {seconds[2]:.1f} s on two", end="")
         print(f": {seconds[1] / seconds[2]:.2f} times as fast", end="")

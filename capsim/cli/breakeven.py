@@ -17,6 +17,7 @@ from capsim.cli.options import (
     Set,
     progress,
     resolved_of,
+    trials,
 )
 
 Estimate = Annotated[bool, typer.Option("--estimate", help="What a node carries by the closed form, at once.")]
@@ -46,7 +47,7 @@ def breakeven(
     with progress("searching", quiet or no_progress) as tell:
         document = break_even(
             resolved, estimate=estimate, spare_nodes=spare_nodes, hit_rate=hit_rate,
-            on_trial=lambda sessions, run: tell(f"{sessions:,} sessions: goodput {run.summary['goodput']:.1%}"),
+            on_trial=trials(tell),
         )  # fmt: skip
     print(render(document, format_), end="")
 

@@ -15,6 +15,7 @@ from capsim.cli.options import (
     Set,
     progress,
     resolved_of,
+    trials,
 )
 
 
@@ -37,7 +38,7 @@ def contract(
     with progress("searching", quiet or no_progress) as tell:
         document = sign(
             resolved, estimate=estimate, spare_nodes=spare_nodes,
-            on_trial=lambda sessions, run: tell(f"{sessions:,} sessions: goodput {run.summary['goodput']:.1%}"),
+            on_trial=trials(tell),
         )  # fmt: skip
     print(render(document, format_), end="")
 

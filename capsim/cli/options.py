@@ -86,6 +86,11 @@ def watched(out: Path | None) -> Iterator["ProgressFile"]:
         raise
 
 
+def trials(tell: Any) -> Any:
+    """Tells how a search stands: the number of sessions tried, and its goodput."""
+    return lambda sessions, run: tell(f"{sessions:,} sessions: goodput {run.summary['goodput']:.1%}")
+
+
 def say_where(out: Path | None, quiet: bool) -> None:
     if out is not None and not quiet:
         print(f"written to {out}", file=sys.stderr)
