@@ -10,6 +10,7 @@ from capsim.capacity.answers import answer
 from capsim.capacity.fleet import size_for, smallest
 from capsim.capacity.tornado import would_change
 from capsim.cli.plan_table import render_plan
+from capsim.cli.tables import bracket_text
 from capsim.errors import Infeasible, ScenarioError
 from capsim.scenario import resolve, variant
 
@@ -75,6 +76,21 @@ def test_a_candidate_shows_its_curve_and_what_it_was_resolved_to(grown):
     assert ends[0] <= inside <= ends[1]
     assert one["scenario"]["scenario"]["node"] == "h100x1"
     assert json.loads(render_plan(grown, "json"))["estimates"][0]["simulated"] is True
+
+
+def test_latencies_at_the_limit_have_their_model_error_beside_their_interval(resolved):
+    document, at_limit = planned(resolved())
+    (one,) = document["candidates"]
+    low, high = one["model_error"]["ttft_s"]["p95"]
+    assert 0 < low < one["latency"]["ttft_s"]["p95"] < high
+    ends = one["model_error"]["tpot_s"]["mean"]
+    fast, slow = one["model_error"]["step_time"]
+    assert ends[0] <= fast * one["latency"]["tpot_s"]["mean"] * 1.02
+    assert ends[1] >= slow * one["latency"]["tpot_s"]["mean"] * 0.98
+    assert at_limit.summary["model_error"]["ttft_s"] == one["model_error"]["ttft_s"]
+    ttft, e2e = (line for line in render_plan(document, "table").splitlines() if line.startswith(("TTFT ", "E2E ")))
+    assert bracket_text(one["model_error"]["ttft_s"]["mean"]) in ttft
+    assert bracket_text(one["model_error"]["e2e_s"]["mean"]) in e2e
 
 
 def test_no_candidate_at_all_tells_why_of_each(resolved):

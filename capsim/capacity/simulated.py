@@ -10,7 +10,7 @@ from capsim.capacity.binds import what_binds
 from capsim.capacity.fleet import size_for
 from capsim.capacity.growth import growth, users_of_a_site
 from capsim.capacity.instant import Instant, fleet_of
-from capsim.capacity.model_error import sessions_bracket
+from capsim.capacity.model_error import with_model_error
 from capsim.capacity.sessions import Capacity, guess, search
 from capsim.capacity.trials import OnTrial, Trials
 from capsim.experiment import Run
@@ -40,16 +40,17 @@ def simulated(resolved: Resolved, one_node: Resolved, trials: Trials) -> tuple[d
     binds, carried = what_binds(one_node, found)
     fleet = _fleet(one_node, found.low, trials.on_trial)
     sized = _sized(resolved, trials.on_trial)
+    error, at_limit = with_model_error(one_node, first, (found.low, found.high), found.at_limit)
     candidate = _candidate(resolved, first, found, fleet, sized)
     candidate |= {
-        "model_error": sessions_bracket(one_node, first, (found.low, found.high)),
+        "model_error": error,
         "binds": binds,
         "sessions_when_relaxed": carried,
         "curve": _curve(trials),
         "growth": growth(one_node, estimated, max(1, first.sessions), candidate["nodes"]),
         "scenario": locked(resolved),
     }
-    return candidate, found.at_limit
+    return candidate, at_limit
 
 
 def _curve(trials: Trials) -> list[dict[str, Any]]:
