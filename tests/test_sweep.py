@@ -1,6 +1,7 @@
 """Sweeps: every point once, nothing lost, the same bytes however often they were stopped."""
 
 import errno
+import math
 import multiprocessing
 import os
 import random
@@ -18,13 +19,16 @@ import pandas as pd
 import pytest
 
 from capsim import experiment
+from capsim.capacity import sessions
 from capsim.cli.options import Format
 from capsim.cli.sweep import _render
 from capsim.errors import ScenarioError
+from capsim.glossary import LATENCIES
+from capsim.scenario import Scenario
 from capsim.store import check_target
 from capsim.sweep import TABLE, load_sweep, read_points, run_sweep
 from capsim.sweep import run as sweep_run
-from capsim.sweep.point import run_point
+from capsim.sweep.point import _with_model_error, run_point
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -76,8 +80,48 @@ def test_every_combination_is_a_row_in_the_files_order(sweep_file):
     assert set(frame["status"]) == {"done"}
     assert frame["requests_per_s"][1] > 1.5 * frame["requests_per_s"][0]
     pd.testing.assert_frame_equal(pd.read_parquet(sweep_file.parent / "out" / TABLE), frame, check_dtype=False)
-    figures = {re.sub("^(tpot|itl|e2e|queue)_s_", "ttft_s_", name) for name in frame.columns[2:]}
+    assert_documented(frame.columns[2:])
+
+
+def assert_documented(columns):
+    """And none has the name of what may be swept, which it would overwrite."""
+    figures = {re.sub("^(tpot|itl|e2e|queue)_s_", "ttft_s_", name) for name in columns}
     assert figures <= set(re.findall(r"\w+", (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()))
+    assert not figures & set(Scenario.model_fields)
+
+
+def test_plans_keep_what_was_swept_apart_from_what_they_chose(sweep_file, monkeypatch):
+    monkeypatch.setattr(sessions, "MIN_REQUESTS", 200)
+    sweep_file.write_text(
+        "scenario: base.yaml\ntask: plan\npoints:\n"
+        "  - {node: h200x1, nodes: 3, scheduler.max_num_seqs: 2, slo.ttft_s: 0.2}\n"
+    )
+    frame, _ = swept(sweep_file)
+    assert list(frame["status"]) == ["done"], frame["reason"][0]
+    assert list(frame["nodes"]) == [3], "as it was swept"
+    assert frame["nodes_needed"][0] >= 1
+    assert (frame["node"][0], frame["chosen_node"][0], frame["chosen_max_num_seqs"][0]) == ("h200x1", "h200x1", 2)
+    assert_documented(frame.columns[4:])
+    assert (frame["sessions_model_error_low"] <= frame["sessions_passing"]).all()
+    assert (frame["sessions_model_error_high"] >= frame["sessions_failing"]).all()
+    assert _render(frame, ["nodes"], Format.table).splitlines()[0].startswith("nodes  sessions per node  nodes needed")
+
+
+def test_rows_have_model_error_beside_their_intervals(sweep_file):
+    frame, _ = swept(sweep_file)
+    for name in ("ttft_s_p95", "tpot_s_p95", "requests_per_s", "output_tokens_per_s", "goodput"):
+        low, high = (frame[f"{name}_model_error_{end}"] for end in ("low", "high"))
+        assert (low <= frame[name]).all(), name
+        assert (frame[name] <= high).all(), name
+    assert (frame["tpot_s_p95_model_error_low"] < frame["tpot_s_p95_model_error_high"]).all()
+
+
+def test_a_bracket_without_a_high_end_is_infinite_and_an_unknown_one_blank():
+    error = {name: {"p95": None} for name in LATENCIES} | {"ttft_s": {"p95": [1.0, None]}}
+    row = _with_model_error(error | {"throughput": {"requests_per_s": [1.0, 2.0]}, "goodput": None})
+    assert (row["ttft_s_p95_model_error_low"], row["ttft_s_p95_model_error_high"]) == (1.0, math.inf)
+    assert row["tpot_s_p95_model_error_high"] is row["goodput_model_error_low"] is None
+    assert (row["requests_per_s_model_error_low"], row["requests_per_s_model_error_high"]) == (1.0, 2.0)
 
 
 def test_a_second_start_does_only_what_is_missing(sweep_file):
