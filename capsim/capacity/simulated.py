@@ -7,7 +7,7 @@ import numpy as np
 
 from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
-from capsim.capacity.fleet import size_for
+from capsim.capacity.fleet import doubts, size_for
 from capsim.capacity.growth import growth, users_of_a_site
 from capsim.capacity.instant import Instant, fleet_of
 from capsim.capacity.model_error import with_model_error
@@ -135,6 +135,6 @@ def _doubts(found: Capacity) -> list[str]:
 
 def _notes(nodes: int, fleet: dict[str, Any] | None, sized: dict[str, Any]) -> list[str]:
     if fleet is not None:
-        return []
+        return doubts(fleet)
     notes = [] if sized else ["no users asked for (plan.users): the cost is that of one node"]
     return [*notes, "one node has no redundancy"] if nodes == 1 else notes
