@@ -168,21 +168,84 @@ def test_a_point_that_cannot_be_is_a_row_with_its_reason(sweep_file):
     assert swept(sweep_file)[1] == []
 
 
-def test_a_full_disk_is_said_and_keeps_what_was_finished(sweep_file, monkeypatch):
-    write, written = sweep_run.write_point, []
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"points/\w+.json: cannot be written: No space left.*start again.*make room on the disk"),
+        (errno.EACCES, r"points/\w+.json: cannot be written: Permission denied.*give another place"),
+    ],
+)
+def test_a_full_disk_is_said_and_keeps_what_was_finished(sweep_file, monkeypatch, number, message):
+    replace, put = Path.replace, []
 
-    def full(*args):
-        if len(written) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written.append(write(*args))
+    def full(path, target):
+        if target.parent.name == "points":
+            if len(put) == 2:
+                raise OSError(number, os.strerror(number))
+            put.append(target)
+        return replace(path, target)
 
-    monkeypatch.setattr(sweep_run, "write_point", full)
-    with pytest.raises(ScenarioError, match="No space left.*start again"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ScenarioError, match=message):
         swept(sweep_file)
     monkeypatch.undo()
+    assert (read_points(load_sweep(sweep_file), sweep_file.parent / "out")["status"] == "done").sum() == 2
     frame, ran = swept(sweep_file)
     assert len(ran) == 2
     assert set(frame["status"]) == {"done"}
+
+
+def test_a_point_that_the_system_does_not_let_read_is_named_and_kept(sweep_file, monkeypatch):
+    swept(sweep_file)
+    table = (sweep_file.parent / "out" / TABLE).read_bytes()
+    locked, read = min((sweep_file.parent / "out" / "points").glob("*.json")), Path.read_text
+
+    def refuse(path, *args, **kwargs):
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ScenarioError, match=f"{locked.name}: cannot be read: Permission denied.*ask for the right to"):
+        swept(sweep_file)
+    monkeypatch.undo()
+    assert (sweep_file.parent / "out" / TABLE).read_bytes() == table
+    assert swept(sweep_file)[1] == []
+
+
+def test_the_first_point_starts_before_the_last_one_is_looked_for(sweep_file, monkeypatch):
+    seen = []
+    hashed = sweep_run.hash_of
+    monkeypatch.setattr(sweep_run, "hash_of", lambda *point: seen.append("looked for") or hashed(*point))
+    swept(sweep_file, on_point=lambda progress: seen.append(progress.done))
+    assert seen[:4] == [0, "looked for", 1, "looked for"]
+
+
+def test_the_time_left_is_told_by_points_of_all_costs(sweep_file):
+    """Cheap points stand first in the file, dear ones last: those run first take as long on average as the others."""
+    costs = [1] * 20 + [100] * 20
+    rates = ", ".join(map(str, range(1, 41)))
+    sweep_file.write_text(f"scenario: base.yaml\ngrid:\n  workload.arrival.rate_per_s: [{rates}]\n")
+    order = [costs[point["workload.arrival.rate_per_s"] - 1] for point in order_of(sweep_file)]
+    assert len(order) == 40
+    assert sum(order[:10]) / 10 == pytest.approx(sum(order[10:]) / 30, rel=0.4)
+    assert sum(order[:20]) / 20 == pytest.approx(sum(order[20:]) / 20, rel=0.4)
+
+
+class Noting(Here):
+    """Notes what it is given, and does nothing with it."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.ran.append(args[-1])
+        future = Future()
+        future.set_result({"status": "failed", "reason": "not run"})
+        return future
+
+
+def order_of(path):
+    executor = Noting()
+    run_sweep(load_sweep(path), path.parent / "noted", executor)
+    return executor.ran
 
 
 def test_a_directory_of_something_else_or_of_a_running_sweep_is_refused(sweep_file):

@@ -51,11 +51,12 @@ def report(
     """Write one HTML page of a run that opens offline: figures, charts, costs, and what they rest on."""
     from capsim.cli.tables import notes, run_blocks
     from capsim.report import page
-    from capsim.store import load, replace_file
+    from capsim.store import load
+    from capsim.whole_file import write_whole
 
     saved = load(run)
     place = out if out is not None else run / "report.html"
-    replace_file(place, page(saved, run_blocks(saved.summary), notes(saved.summary["warnings"])))
+    write_whole(place, [page(saved, run_blocks(saved.summary), notes(saved.summary["warnings"]))])
     print(f"written to {place}", file=sys.stderr)
 
 
