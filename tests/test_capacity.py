@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsim.capacity import binds, find_capacity, fleet, instant, plan, relax, sessions, what_binds
+from capsim.capacity import binds, find_capacity, fleet, instant, plan, relax, sessions, simulated, what_binds
 from capsim.capacity.fleet import MOST_NODES, size_for, smallest
 from capsim.capacity.trials import Trials, find
 from capsim.errors import Infeasible, ScenarioError
-from capsim.experiment import run
+from capsim.experiment import run, summarise
 from capsim.glossary import LATENCIES
 from capsim.scenario import resolve
 from capsim.steptime.roofline import Roofline
@@ -174,6 +174,20 @@ def test_the_smallest_fleet_is_found_from_any_guess(needed, guess):
 
     assert smallest(passes, guess) == needed
     assert len(looked) == len(set(looked)) <= 30
+
+
+def test_intervals_of_two_replications_do_not_reach_where_nothing_can_be(resolved):
+    one = resolved("workload.arrival={kind: poisson, rate_per_s: 40}", "workload.requests=60", "replications=2")
+    rows = [{"mean": mean, "p50": 1.0, "p90": 1.0, "p95": mean, "p99": 1.0} for mean in (0.001, 9.0)]
+    done = [replace(each, latencies=dict.fromkeys(LATENCIES, row), good_share=share)
+            for each, row, share in zip(run(one).replications, rows, (0.5, 1.0), strict=True)]  # fmt: skip
+    summary = summarise(one, done)
+    assert summary["ttft_s"]["ci95"][0] == summary["ttft_s"]["p95_ci95"][0] == 0
+    assert summary["ttft_s"]["ci95"][1] > 9
+    trials = Trials(lambda number: one, on_trial=None, done={7: done})
+    (row,) = simulated._curve(trials)
+    assert row["ttft_s_p95_ci95"][0] == 0
+    assert row["goodput_ci95"] == summary["goodput_ci95"] == [0, 1]
 
 
 def test_a_plan_needs_a_target(resolved):

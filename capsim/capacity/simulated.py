@@ -1,9 +1,8 @@
 """One candidate of a plan, simulated: a node's capacity, the fleet for the load, its cost, and what binds."""
 
 from dataclasses import asdict
+from math import inf
 from typing import Any
-
-import numpy as np
 
 from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
@@ -17,7 +16,7 @@ from capsim.experiment import Run
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
-from capsim.stats import t_interval
+from capsim.stats import bounded, t_interval
 
 CURVE = ("ttft_s", "tpot_s")
 
@@ -68,7 +67,7 @@ def _seen(trials: Trials, sessions: int) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for name, each in values.items():
         mean, half_width = t_interval(each)
-        seen |= {name: mean, f"{name}_ci95": None if np.isnan(half_width) else [mean - half_width, mean + half_width]}
+        seen |= {name: mean, f"{name}_ci95": bounded(mean, half_width, 1.0 if name == "goodput" else inf)}
     return seen
 
 
