@@ -22,7 +22,11 @@ class ProgressFile:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
-        self._started_s = time.time()
+        self._started_s = self._began_s = time.time()
+
+    def began(self, seconds_ago: float) -> None:
+        """Tell the pace from then on: what it took to get ready, as for processes to start, says nothing of it."""
+        self._began_s = time.time() - seconds_ago
 
     def tell(
         self,
@@ -41,7 +45,7 @@ class ProgressFile:
             The system refuses to write it.
         """
         now_s = time.time()
-        left_s = max(0.0, total - done) * (now_s - self._started_s) / done if done and total is not None else None
+        left_s = max(0.0, total - done) * (now_s - self._began_s) / done if done and total is not None else None
         if self._directory is None:
             return left_s
         document = {

@@ -222,30 +222,31 @@ def test_the_first_point_starts_before_the_last_one_is_looked_for(sweep_file, mo
 
 
 def test_the_time_left_is_told_by_points_of_all_costs(sweep_file):
-    """Cheap points stand first in the file, dear ones last: those run first take as long on average as the others."""
+    """Cheap points stand first in the file, dear ones last: those run first take as long on average as the others.
+    That it takes half a second until the first one starts is not taken for its cost.
+    """
     costs = [1] * 20 + [100] * 20
     rates = ", ".join(map(str, range(1, 41)))
     sweep_file.write_text(f"scenario: base.yaml\ngrid:\n  workload.arrival.rate_per_s: [{rates}]\n")
-    order = [costs[point["workload.arrival.rate_per_s"] - 1] for point in order_of(sweep_file)]
+    executor, told = Noting(), []
+    run_sweep(load_sweep(sweep_file), sweep_file.parent / "noted", executor, on_point=told.append)
+    assert [progress.left_s is None for progress in told[:2]] == [True, False]
+    assert told[1].left_s < 5
+    order = [costs[point["workload.arrival.rate_per_s"] - 1] for point in executor.ran]
     assert len(order) == 40
     assert sum(order[:10]) / 10 == pytest.approx(sum(order[10:]) / 30, rel=0.4)
     assert sum(order[:20]) / 20 == pytest.approx(sum(order[20:]) / 20, rel=0.4)
 
 
 class Noting(Here):
-    """Notes what it is given, and does nothing with it."""
+    """Notes what it is given, and does nothing with it; the first takes half a second to start."""
 
     def submit(self, fn, /, *args, **kwargs):
+        time.sleep(0 if self.ran else 0.5)
         self.ran.append(args[-1])
         future = Future()
-        future.set_result({"status": "failed", "reason": "not run"})
+        future.set_result(({"status": "failed", "reason": "not run"}, 0.01))
         return future
-
-
-def order_of(path):
-    executor = Noting()
-    run_sweep(load_sweep(path), path.parent / "noted", executor)
-    return executor.ran
 
 
 def test_a_directory_of_something_else_or_of_a_running_sweep_is_refused(sweep_file):

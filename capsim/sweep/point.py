@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ def hash_of(task: str, scenario: Path, point: Point) -> str:
     except (ScenarioError, Infeasible) as error:
         lock = {"capsim": __version__, "point": point, "error": str(error)}
     return hashlib.sha256(json.dumps([task, point, lock], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def timed_point(task: str, scenario: Path, point: Point) -> tuple[Row, float]:
+    """``run_point``, and the seconds it took."""
+    began_s = time.perf_counter()
+    return run_point(task, scenario, point), time.perf_counter() - began_s
 
 
 def run_point(task: str, scenario: Path, point: Point) -> Row:

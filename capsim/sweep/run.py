@@ -16,7 +16,7 @@ import pandas as pd
 from capsim.errors import ScenarioError
 from capsim.progress import ProgressFile, State
 from capsim.sweep.executors import cores, processes
-from capsim.sweep.point import Row, hash_of, run_point
+from capsim.sweep.point import Row, hash_of, timed_point
 from capsim.sweep.spec import Sweep
 from capsim.sweep.store import locked_directory, read_point, write_point
 from capsim.sweep.table import table_of, write_table
@@ -25,7 +25,7 @@ from capsim.sweep.table import table_of, write_table
 class Progress(NamedTuple):
     """How far a sweep is: points in all, finished before this start, finished since, and failed ones of all these.
 
-    ``left_s`` is what the rest takes at the pace of this start, None before its first point.
+    ``left_s`` is what the rest takes at the pace since the first point of this start began, None until one is finished.
     """
 
     points: int
@@ -87,7 +87,7 @@ class _Running:
         self.order = Random(0).sample(range(len(self.points)), len(self.points))
         self.keys: dict[int, str] = {}
         self.rows: list[Row | None] = [None] * len(self.points)
-        self.before = 0
+        self.before, self.began = 0, False
 
     def run(self) -> pd.DataFrame:
         with locked_directory(self.directory):
@@ -151,11 +151,11 @@ class _Running:
     def _round(self, executor: Executor, indexes: Iterable[int]) -> None:
         """Run points, each once. Those over which the executor breaks, or that it drops, stay without a row."""
         task, scenario = self.sweep.task, self.sweep.scenario
-        futures: dict[Future[Row], int] = {}
-        ended: SimpleQueue[Future[Row]] = SimpleQueue()
+        futures: dict[Future[tuple[Row, float]], int] = {}
+        ended: SimpleQueue[Future[tuple[Row, float]]] = SimpleQueue()
         try:
             for index in indexes:
-                future = executor.submit(run_point, task, scenario, self.points[index])
+                future = executor.submit(timed_point, task, scenario, self.points[index])
                 futures[future] = index
                 future.add_done_callback(ended.put)
                 while not ended.empty():
@@ -169,16 +169,19 @@ class _Running:
             for future in futures:
                 future.cancel()
 
-    def _take(self, futures: "dict[Future[Row], int]", future: "Future[Row]") -> None:
+    def _take(self, futures: dict[Future[tuple[Row, float]], int], future: Future[tuple[Row, float]]) -> None:
         """A point's row, on disk at once. What came to nothing by no fault of its own is tried again next time."""
         index = futures.pop(future)
         if future.cancelled() or isinstance(future.exception(), BrokenExecutor):
             return
         try:
-            row = future.result()
+            row, seconds = future.result()
         except Exception as error:  # a bug, or a worker that a cluster lost: the other points go on
             self._keep(index, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
             return
+        if not self.began:
+            self.file.began(seconds)
+            self.began = True
         write_point(self.directory, self.keys[index], row)
         self._keep(index, row)
 
