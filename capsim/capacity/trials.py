@@ -82,6 +82,11 @@ class Trials:
         passing = [n for n in self.done if self.passes(n) and (first_failing is None or n < first_failing)]
         return max(passing, default=0), first_failing
 
+    def missed(self, number: int) -> float:
+        """By how much goodput misses the target, in times of what it may leave out."""
+        attained = self._attained(number)
+        return (attained - self.goodput(number)[0]) / max(0.01, 1 - attained)
+
     def crossing(self, low: int, high: int) -> float:
         """Where the straight line between the goodput of two numbers meets the target."""
         above, below = self.goodput(low)[0] - self._attained(low), self._attained(high) - self.goodput(high)[0]
@@ -125,16 +130,16 @@ def find(trials: Trials, guess: int) -> tuple[int, int]:
 def _untried(trials: Trials, low: int, high: int | None, guess: int) -> int | None:
     """Where to look next; None where the bracket is narrow enough.
 
-    As soon as something fails, the target lies about where the line between the ends crosses it. The bracket is closed
-    about that middle, as wide as it may be: the further its ends lie from the target, the fewer replications tell on
-    which side of it they are.
+    Upwards as far again as was come, downwards the further the more requests miss the SLO. Between two ends the target
+    lies about where the line from one to the other crosses it. The bracket is closed about that middle, as wide as it
+    may be: the further its ends lie from the target, the fewer replications tell on which side of it they are.
     """
     if not trials.done:
         return guess
-    stride = 1 + (RESOLUTION - 1) * 2 ** (len(trials.done) - 1)
     if high is None:
-        return max(low + 1, math.floor(low * stride))
+        return max(low + 1, math.floor(RESOLUTION * low * low / min(trials.done)))
     if low == 0:
+        stride = RESOLUTION ** (1 + trials.missed(high))
         return None if high == 1 else min(high - 1, max(1, math.ceil(high / stride)))
     if high <= widest(low):
         return None
