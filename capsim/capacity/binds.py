@@ -22,18 +22,18 @@ def relax(resolved: Resolved, resource: str) -> Resolved:
     """The same fleet with a tenth more of one resource."""
     device, memory, engine = resolved.device, resolved.memory, resolved.engine
     if resource == "KV capacity":
-        return replace(resolved, memory=replace(memory, blocks=math.ceil(memory.blocks * RELAXED)))
+        return resolved.changed(memory=replace(memory, blocks=math.ceil(memory.blocks * RELAXED)))
     if resource == "batch cap":
         seqs = math.ceil(engine.max_num_seqs * RELAXED)
         tokens = max(engine.max_num_batched_tokens, seqs)
         more = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
-        return replace(resolved, engine=engine.model_copy(update=more))
+        return resolved.changed(engine=engine.model_copy(update=more))
     fields = {
         "memory bandwidth": ("memory_bytes_per_s",), "compute": ("bf16_flops", "fp8_flops", "fp4_flops"),
         "link": ("link_bytes_per_s",),
     }[resource]  # fmt: skip
     faster = {name: rate * RELAXED for name in fields if (rate := getattr(device, name)) is not None}
-    return replace(resolved, device=device.model_copy(update=faster))
+    return resolved.changed(device=device.model_copy(update=faster))
 
 
 def what_binds(resolved: Resolved, found: Capacity) -> tuple[str, dict[str, int]]:

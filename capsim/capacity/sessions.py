@@ -1,7 +1,7 @@
 """How many sessions a node carries inside the SLO: users in a closed loop, their number searched."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from capsim.capacity.instant import Instant, at_limit, fleet_of, met_pause_s
 from capsim.capacity.traced import with_drawn_sessions
@@ -106,7 +106,7 @@ def with_sessions(resolved: Resolved, sessions: int) -> Resolved:
     except ValueError as error:
         hint = "a plan has closed-loop users: give think_s, or leave queue_limit out"
         raise ScenarioError.one(str(error), key="workload", hint=hint) from error
-    return replace(resolved, workload=workload)
+    return resolved.changed(workload=workload)
 
 
 def _memory_requests(resolved: Resolved, sessions: int) -> float:
