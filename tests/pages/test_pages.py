@@ -7,8 +7,9 @@ from conftest import ROOT, text_of
 from capsim import jobs
 from capsim.levers import load_stack, stack
 from capsim.pages.parts import sweeps
-from capsim.store import replace_file, to_json
+from capsim.store import to_json
 from capsim.sweep import load_sweep, run_sweep
+from capsim.whole_file import write_whole
 
 PAGES = sorted(path.stem for path in (ROOT / "capsim/pages").glob("*.py") if path.stem != "__init__")
 NOWHERE = {"run": "0" * 12, "runs": ["../../etc", "0" * 12], "sweep": "../..", "kind": "passwd", "calibration": "x"}
@@ -148,7 +149,7 @@ def test_a_stack_is_pulled_by_a_job_and_drawn(opened, monkeypatch):
     alone = spec.model_copy(update={"levers": spec.levers[:2]})
     directory = jobs.result_directory(name)
     directory.mkdir(parents=True)
-    replace_file(directory / jobs.STACK, to_json(stack(alone, estimate=True)))
+    write_whole(directory / jobs.STACK, [to_json(stack(alone, estimate=True))])
     app = opened("stack")
     assert not app.exception
     assert "joint gain" in text_of(app)
