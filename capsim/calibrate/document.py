@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from capsim.calibrate.coefficients import fractions, kv_costs, link
 from capsim.calibrate.device import MEMORY, described_model, key_of, known_device, measured_device
-from capsim.calibrate.overhead import layer_overheads, step_overhead_s
+from capsim.calibrate.overhead import layer_overheads, layer_s, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import domain_of, fit_steps
 from capsim.calibrate.tables import CEILINGS, Rows, fastest, grouped, has_slope, kind_of, tables_of
@@ -87,9 +89,10 @@ class _Fitting:
         self.values: dict[str, Any] = {**NO_TIMES, **reached, **kv_costs(self.tables, device, reached)}
         layers = [row for file in files for row in file.kernels if row.op == "layer"]
         self.layers_by_kernels: list[Residual] = []
-        if layers and self.tables:  # judged before their own fixed times are fitted
-            self.layers_by_kernels = [layer_residual(layers, self._calibrated)]
-            self.values |= layer_overheads(layers, self._calibrated)
+        if layers and self.tables:
+            kernels_s = np.array([layer_s(row, self._calibrated) for row in layers])
+            self.layers_by_kernels = [layer_residual(layers, kernels_s)]
+            self.values |= layer_overheads(layers, kernels_s)
 
     def engines(self) -> list[str]:
         """Engines whose steps were measured, the most measured first; else the one whose kernels were, by the header;
