@@ -20,6 +20,7 @@ from capsim.catalog import Catalog, load_catalog
 from capsim.efficiency import Efficiency
 from capsim.errors import ScenarioError
 from capsim.hardware import Device
+from capsim.kernel_tables import KernelTable
 from capsim.llm import ModelSpec
 from capsim.measured import Measured, MeasuredSteps, Residual
 from capsim.measurements import Measurements, Model, Step, read_measurements
@@ -39,10 +40,11 @@ MANY_SHAPES = 8  # of one operation, implementation and format: judged together
 
 @dataclass(frozen=True)
 class Calibration:
-    """What ``capsim calibrate`` writes and prints: the file's content, the errors in it, what was left out of it, the
-    device's key, and the node that the file makes of a device new to the catalog."""
+    """What ``capsim calibrate`` writes and prints: the file's content and the kernel tables in it, the errors, what was
+    left out, the device's key, and the node that the file makes of a device new to the catalog."""
 
     document: dict[str, Any]
+    tables: tuple[KernelTable, ...]
     residuals: tuple[Residual, ...]
     left_out: tuple[str, ...]
     device: str
@@ -71,7 +73,9 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
         node = {"name": f"this machine: {device.name}", "device": fitting.key, "devices": 1, "engine": engines[0]}
         document["nodes"] = {NODE: {**node, "provenance": _facts(files, "measured")}}
     document["calibrations"] = {f"{fitting.key}/{engine}": fitting.entry(engine) for engine in engines}
-    return Calibration(document, fitting.residuals, fitting.left_out(), fitting.key, None if key else NODE)
+    return Calibration(
+        document, tuple(fitting.tables), fitting.residuals, fitting.left_out(), fitting.key, None if key else NODE
+    )
 
 
 class _Fitting:
