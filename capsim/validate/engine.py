@@ -14,6 +14,7 @@ import pandas as pd
 
 from capsim.calibrate.device import described_model
 from capsim.calibrate.steps import fit_steps, predict_steps
+from capsim.engine_spec import Reserve
 from capsim.errors import ScenarioError
 from capsim.llm import ModelSpec
 from capsim.measurements import Measurements, Model, Run, Step
@@ -99,7 +100,8 @@ def _cluster(described: Model, model: ModelSpec, steps: Sequence[Step]) -> Clust
     """The engine as it was measured: one replica whose steps take what the fit says."""
     limits = {name: _count(described, name) for name in ENGINE_ARGS}
     step_time = ENGINES[described.engine](WholeStep(model, fit_steps(steps)))
-    policy = Policy(limits["max_num_seqs"], limits["max_num_batched_tokens"])
+    reserve: Reserve = "chunk" if described.engine == "transformers" else "prompt"
+    policy = Policy(limits["max_num_seqs"], limits["max_num_batched_tokens"], reserve=reserve)
     return ClusterSpec(
         1, Parallelism(1), limits["kv_blocks"], BlockRule(limits["block_tokens"]), policy,
         model.max_context_tokens, "least-loaded", step_time, model.streams,
