@@ -9,14 +9,12 @@ from capsim.hardware import Bytes, Precision
 
 BLOCK_WEIGHTS = 32  # MX formats: weights that share one one-byte scale
 
-Reserve = Literal["prompt", "answer", "estimate", "slot", "chunk"]
+Reserve = Literal["prompt", "answer", "estimate", "slot"]
 """What must be free before a request starts. ``prompt``: its whole prompt; it grows from there, and when the pool is
 full the youngest is preempted and computed again later (vLLM). ``answer``: prompt and ``max_tokens``, held from the
 start, so that nobody is ever preempted (TensorRT-LLM's no-evict). ``estimate``: prompt and ``max_tokens``, beside a
 share of what those inside may still ask for; when the pool is full the one with the fewest tokens is retracted
-(SGLang). ``slot``: an equal part of the pool for each of ``max_num_seqs``, which no request may outgrow (llama.cpp).
-``chunk``: the first chunk of its prompt; when the pool is full those who lack a block stand still while the rest go on,
-and the youngest of them are sent back where that is not enough (Hugging Face's continuous batching)."""
+(SGLang). ``slot``: an equal part of the pool for each of ``max_num_seqs``, which no request may outgrow (llama.cpp)."""
 
 
 class ExpertLayout(BaseModel):
