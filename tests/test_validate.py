@@ -214,7 +214,7 @@ def test_the_verb_prints_runs_and_verdicts(measured, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-32m", "qwen3-moe-32x4"])
-def test_a_burst_on_hugging_faces_engine_takes_the_simulated_steps(tmp_path, name):
+def test_bursts_on_hugging_faces_engine_take_the_simulated_steps_and_preemptions(tmp_path, name):
     for library in ("torch", "transformers"):
         pytest.importorskip(library)
     command = [sys.executable, "-m", "kernels_bench", "engine", "transformers", "--model", name]
@@ -222,8 +222,8 @@ def test_a_burst_on_hugging_faces_engine_takes_the_simulated_steps(tmp_path, nam
     root = str(Path(__file__).parents[1])
     subprocess.run([*command, *options], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, timeout=1500)
     (engine,) = validate(read_measurements(tmp_path / "engine.jsonl"))["engines"]
-    bursts = [each for each in engine["runs"] if each["load"] == "burst"]
-    assert bursts
+    bursts = [each for each in engine["runs"] if each["rate_per_s"] is None]
+    assert {each["load"] for each in bursts} == {"burst", "starved"}
     assert all(each["exact"] for each in bursts)
     assert engine["steps"]["mape"] < 0.5  # a shared machine; a quiet one measures 0.05
     assert all(abs(each["error"]["requests_per_s"]) < 0.5 for each in engine["runs"] if each["judged"])
