@@ -15,6 +15,7 @@ from capsim.capacity.trials import Trials, find
 from capsim.errors import Infeasible, ScenarioError
 from capsim.experiment import run
 from capsim.scenario import resolve
+from capsim.steptime import Batch
 from capsim.steptime.roofline import Roofline
 
 SCENARIO = """\
@@ -219,3 +220,12 @@ def test_simulated_capacity_rises_with_memory_and_a_looser_slo_up_to_the_bracket
 def test_simulated_capacity_rises_with_bandwidth_up_to_the_bracket(resolved):
     one = resolved("scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}")
     assert find_capacity(relax(one, "memory bandwidth")).high >= find_capacity(one).low
+
+
+def test_a_copy_shares_step_times_unless_they_depend_on_what_changes(resolved):
+    one = resolved()
+    longer = one.changed(workload=one.workload.changed(requests=700))
+    faster = one.changed(device=one.device.model_copy(update={"memory_bytes_per_s": 1e13}))
+    assert longer.step_time_model() is one.step_time_model()
+    batch = Batch(64, (64_000.0,))
+    assert faster.step_time_model().step_time(batch).total_s < one.step_time_model().step_time(batch).total_s

@@ -14,8 +14,9 @@ from capsim.scenario import Resolved
 from capsim.stats import t_interval
 
 RESOLUTION = 1.05
-FEWEST, MOST = 3, 4
-"""Replications that an end of the bracket gets: at least so many, and at most so many times the scenario's."""
+ASIDE = 1.012
+FEWEST, MOST = 5, 2
+"""Replications that an end of the bracket gets: at least so many, or at most so many times the scenario's."""
 TOO_MANY = 64
 OnTrial = Callable[[int, Run], None]
 
@@ -73,13 +74,23 @@ class Trials:
 
     def spent(self, number: int) -> bool:
         """Whether that number has had all the replications that it may."""
-        return len(self.done[number]) >= MOST * self._resolved[number].scenario.replications
+        return len(self.done[number]) >= max(FEWEST, MOST * self._resolved[number].scenario.replications)
 
     def bracket(self) -> tuple[int, int | None]:
         """[last passing, first failing] of the numbers so far: 0 where none passes, None where none fails."""
         first_failing = min((number for number in self.done if not self.passes(number)), default=None)
         passing = [n for n in self.done if self.passes(n) and (first_failing is None or n < first_failing)]
         return max(passing, default=0), first_failing
+
+    def missed(self, number: int) -> float:
+        """By how much goodput misses the target, in times of what it may leave out."""
+        attained = self._attained(number)
+        return (attained - self.goodput(number)[0]) / max(0.01, 1 - attained)
+
+    def crossing(self, low: int, high: int) -> float:
+        """Where the straight line between the goodput of two numbers meets the target."""
+        above, below = self.goodput(low)[0] - self._attained(low), self._attained(high) - self.goodput(high)[0]
+        return low + (high - low) * above / (above + below)
 
     def _attained(self, number: int) -> float:
         slo = self._resolved[number].scenario.slo
@@ -117,16 +128,29 @@ def find(trials: Trials, guess: int) -> tuple[int, int]:
 
 
 def _untried(trials: Trials, low: int, high: int | None, guess: int) -> int | None:
-    """Where to look next; None where the bracket is narrow enough."""
+    """Where to look next; None where the bracket is narrow enough.
+
+    Upwards as far again as was come, downwards the further the more requests miss the SLO. Between two ends the target
+    lies about where the line from one to the other crosses it. The bracket is closed about that middle, as wide as it
+    may be: the further its ends lie from the target, the fewer replications tell on which side of it they are.
+    """
     if not trials.done:
-        return max(1, round(guess / math.sqrt(RESOLUTION)))
-    stride = 1 + (RESOLUTION - 1) * 2 ** (len(trials.done) - 1)
+        return guess
     if high is None:
-        return max(low + 1, math.floor(low * stride))
+        return max(low + 1, math.floor(RESOLUTION * low * low / min(trials.done)))
     if low == 0:
+        stride = RESOLUTION ** (1 + trials.missed(high))
         return None if high == 1 else min(high - 1, max(1, math.ceil(high / stride)))
-    if high - low <= 1 or high <= RESOLUTION * low:
+    if high <= widest(low):
         return None
-    above, below = trials.goodput(low)[0] - trials._attained(low), trials._attained(high) - trials.goodput(high)[0]
-    part = min(0.75, max(0.25, above / (above + below)))
-    return min(high - 1, max(low + 1, round(low + part * (high - low))))
+    middle = trials.crossing(low, high)
+    for lower, upper in ((low, widest(low)), (math.ceil(high / RESOLUTION), high)):
+        if lower * ASIDE <= middle <= upper / ASIDE:
+            return upper if lower == low else lower
+    lower = round(middle / math.sqrt(RESOLUTION))
+    return max(low + 1, lower) if lower > low else min(high - 1, max(low + 1, round(middle * math.sqrt(RESOLUTION))))
+
+
+def widest(low: int) -> int:
+    """The first failing number that makes the widest bracket which is narrow enough."""
+    return max(low + 1, math.floor(RESOLUTION * low))
