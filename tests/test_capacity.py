@@ -1,6 +1,7 @@
 """The search for sessions per node: brackets, what binds, and the closed form it starts from."""
 
 import itertools
+import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from capsim.errors import Infeasible, ScenarioError
 from capsim.experiment import run, summarise
 from capsim.glossary import LATENCIES
 from capsim.scenario import resolve
+from capsim.steptime import Batch
 from capsim.steptime.roofline import Roofline
 
 SCENARIO = """\
@@ -108,9 +110,7 @@ def test_the_estimate_never_falls_with_memory_bandwidth_or_a_looser_slo(path, sc
 def test_a_fleet_is_the_smallest_that_keeps_its_slo_with_one_node_down(resolved):
     one = resolved("slo={tpot_s: 7.33 ms}")
     per_node, passed = find_capacity(one).low, {}
-    found = size_for(
-        one, 4 * per_node, per_node, lambda nodes, run: passed.update({nodes: run.summary["slo"]["passed"]})
-    )
+    found = size_for(one, 4 * per_node, 4, lambda nodes, run: passed.update({nodes: run.summary["slo"]["passed"]}))
     up = found["one_down"]["nodes"]
     assert found["nodes"] == found["whole"]["nodes"] == up + 1
     assert passed[up]
@@ -155,10 +155,10 @@ def test_a_fleet_passes_whole_and_with_a_node_down_and_chance_does_not_decide(
 ):
     monkeypatch.setattr(fleet, "Trials", Shares)
     monkeypatch.setattr(Shares, "shares", {1: [0.5], **shares})
-    found = size_for(resolved(), 30, 10, lambda nodes, run: None)
+    found = size_for(resolved(), 30, 3, lambda nodes, run: None)
     assert (found["nodes"], found["one_down"]["nodes"]) == (one_down + 1, one_down)
     assert found["undecided"] == undecided
-    assert found["one_down"]["replications"] >= 3
+    assert found["one_down"]["replications"] >= 2
     assert found["whole"]["goodput"] >= 0.95
     assert len(fleet.doubts(found)) == len(undecided)
 
@@ -266,15 +266,16 @@ def test_relaxing_raises_one_rate_by_a_tenth(resolved):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["edge-llama8b-mac", "agent-qwen30b-h200"])
+@pytest.mark.parametrize(
+    "name", ["edge-llama8b-mac", "agent-qwen30b-h200", "week-of-chat", "chat-llama70b-h100", "dense-llama70b-a100"]
+)
 def test_twice_the_horizon_leaves_capacity_inside_the_bracket(name, monkeypatch):
     one = resolve(Path(__file__).parents[1] / "scenarios" / f"{name}.yaml", ["nodes=1"])
     once = find_capacity(one)
     monkeypatch.setattr(sessions, "MIN_REQUESTS", 2 * sessions.MIN_REQUESTS)
     monkeypatch.setattr(sessions, "TURNOVERS", 2 * sessions.TURNOVERS)
     twice = find_capacity(one)
-    assert once.low <= twice.high
-    assert twice.low <= once.high
+    assert once.low <= math.sqrt(twice.low * twice.high) <= once.high
 
 
 @pytest.mark.slow
@@ -294,3 +295,12 @@ def test_simulated_capacity_rises_with_memory_and_a_looser_slo_up_to_the_bracket
 def test_simulated_capacity_rises_with_bandwidth_up_to_the_bracket(resolved):
     one = resolved("scheduler.max_num_seqs=4", "slo={ttft_s: 100 ms}")
     assert find_capacity(relax(one, "memory bandwidth")).high >= find_capacity(one).low
+
+
+def test_a_copy_shares_step_times_unless_they_depend_on_what_changes(resolved):
+    one = resolved()
+    longer = one.changed(workload=one.workload.changed(requests=700))
+    faster = one.changed(device=one.device.model_copy(update={"memory_bytes_per_s": 1e13}))
+    assert longer.step_time_model() is one.step_time_model()
+    batch = Batch(64, (64_000.0,))
+    assert faster.step_time_model().step_time(batch).total_s < one.step_time_model().step_time(batch).total_s

@@ -1,7 +1,6 @@
 """The fleet for a number of users: simulated whole behind its router, and with one node down at the peak."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from capsim.capacity.sessions import with_sessions
@@ -11,14 +10,16 @@ from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 
 MOST_NODES = 1 << 14
+FEWEST = 2
+"""Replications of a fleet that an answer hangs on: large fleets differ less from run to run than a node does."""
 
 
-def size_for(resolved: Resolved, users: int, per_node: int, on_trial: OnTrial) -> dict[str, Any]:
+def size_for(resolved: Resolved, users: int, guess: int, on_trial: OnTrial) -> dict[str, Any]:
     """The smallest fleet that keeps the SLO for ``users``, whole and with one of its nodes down.
 
-    ``{nodes, whole, one_down, undecided}``, sought from ``per_node``, the sessions that a node carries alone. ``whole``
-    and ``one_down`` have ``nodes``, ``replications``, ``goodput``, ``goodput_ci95`` and ``latency``. Far from the
-    answer one replication of a fleet decides; these two, and the one below that fails with a node down, get as many as
+    ``{nodes, whole, one_down, undecided}``, sought from ``guess`` nodes that are up. ``whole`` and ``one_down`` have
+    ``nodes``, ``replications``, ``goodput``, ``goodput_ci95`` and ``latency``. Far from the answer one replication of
+    a fleet decides; these two, and the one below that fails with a node down, get more where chance could decide, as
     the ends of a bracket of sessions do. ``undecided`` are the nodes of those that chance alone could have put on the
     other side of the target.
 
@@ -29,14 +30,14 @@ def size_for(resolved: Resolved, users: int, per_node: int, on_trial: OnTrial) -
     Interrupted
         Ctrl-C.
     """
-    trials = Trials(lambda nodes: with_sessions(with_nodes(resolved, nodes), users), on_trial)
+    trials = Trials(lambda nodes: with_sessions(with_nodes(resolved, nodes), users), on_trial, FEWEST)
 
     def passes(nodes: int) -> bool:
         if nodes not in trials.done:
             trials.replicate(nodes)
         return trials.passes(nodes)
 
-    up = -(-users // per_node)
+    up = guess
     while True:
         up = smallest(passes, up)
         if not passes(up + 1):
@@ -90,7 +91,7 @@ def smallest(passes: Callable[[int], bool], guess: int) -> int:
 
 
 def with_nodes(resolved: Resolved, nodes: int) -> Resolved:
-    return replace(resolved, scenario=resolved.scenario.model_copy(update={"nodes": nodes}))
+    return resolved.changed(scenario=resolved.scenario.model_copy(update={"nodes": nodes}))
 
 
 def _seen(trials: Trials, nodes: int) -> dict[str, Any]:

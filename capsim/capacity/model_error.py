@@ -1,6 +1,5 @@
 """What model error does to a node: to its sessions by the closed form, to what users see by simulation."""
 
-from dataclasses import replace
 from typing import Any
 
 from capsim.capacity.instant import Instant, instant
@@ -36,7 +35,7 @@ def sessions_bracket(
 
     A high end of None has no bound: with such step times no number of sessions misses the SLO.
     """
-    fast, slow = (instant(replace(resolved, step_factor=factor)) for factor in step_time)
+    fast, slow = (instant(resolved.changed(step_factor=factor)) for factor in step_time)
     low = carried[0] if slow is None else min(carried[0], _moved(carried[0], first, slow))
     return [low, None if fast is None else max(carried[1], _moved(carried[1], first, fast))]
 

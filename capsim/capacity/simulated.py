@@ -7,11 +7,13 @@ from typing import Any
 from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
 from capsim.capacity.fleet import doubts, size_for
-from capsim.capacity.growth import growth, users_of_a_site
+from capsim.capacity.growth import growth, nodes_up, users_of_a_site
 from capsim.capacity.instant import Instant, fleet_of
 from capsim.capacity.model_error import with_model_error
 from capsim.capacity.sessions import Capacity, guess, search
 from capsim.capacity.trials import OnTrial, Trials
+from capsim.errors import Infeasible
+from capsim.estimate.users import Fleet
 from capsim.experiment import Run
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
@@ -37,7 +39,7 @@ def simulated(resolved: Resolved, one_node: Resolved, trials: Trials) -> tuple[d
     first = guess(estimated)
     found = search(one_node, first, trials)
     binds, carried = what_binds(one_node, found)
-    fleet = _fleet(one_node, found.low, trials.on_trial)
+    fleet = _fleet(one_node, estimated, found.low, trials.on_trial)
     sized = _sized(resolved, trials.on_trial)
     error, at_limit = with_model_error(one_node, first, (found.low, found.high), found.at_limit)
     candidate = _candidate(resolved, first, found, fleet, sized)
@@ -71,10 +73,16 @@ def _seen(trials: Trials, sessions: int) -> dict[str, Any]:
     return seen
 
 
-def _fleet(one_node: Resolved, per_node: int, on_trial: OnTrial) -> dict[str, Any] | None:
-    """The fleet of one site for the users asked for, if any are."""
+def _fleet(one_node: Resolved, estimated: Fleet, per_node: int, on_trial: OnTrial) -> dict[str, Any] | None:
+    """The fleet of one site for the users asked for, if any are, sought from the closed form's on."""
     users = users_of_a_site(one_node)
-    return None if users is None else size_for(one_node, users, per_node, on_trial)
+    if users is None:
+        return None
+    try:
+        nodes = nodes_up(one_node, estimated, users, per_node)
+    except Infeasible:
+        nodes = -(-users // per_node)
+    return size_for(one_node, users, nodes, on_trial)
 
 
 def _sized(resolved: Resolved, on_fleet: OnTrial) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Every other page: empty, full, and asked for what is not there."""
 
+import measured_kernels as machine
 import pytest
 import yaml
 from conftest import ROOT, text_of
@@ -103,6 +104,22 @@ def test_calibrations_say_how_far_they_are_off(opened):
     assert not app.exception
     assert "median error" in app.table[0].value.columns
     assert "kernels_bench" in app.code[0].value
+
+
+def test_the_steps_of_a_run_ring_what_was_measured(opened, kept, tmp_path):
+    app = opened("calibration")
+    measured = machine.write(tmp_path / "kernels.jsonl", machine.rows(noise=0.01))
+    app.file_uploader(key="measurements").upload("kernels.jsonl", measured.read_bytes(), "text/plain").run()
+    for number, key in enumerate(("of-shipped", "of-own")):
+        assert len(ringed(app)) == number
+        app.selectbox(key=f"run-{key}").set_value(kept[0]).run()
+        assert not app.exception
+    assert len(ringed(app)) == 2
+
+
+def ringed(app):
+    """The charts that show steps of a run."""
+    return [chart for chart in app.get("vega_lite_chart") if "steps of the run" in chart.proto.spec]
 
 
 def test_a_file_that_holds_no_measurements_is_refused(opened):
