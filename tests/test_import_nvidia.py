@@ -138,6 +138,38 @@ def test_a_format_that_takes_far_longer_than_bf16_is_a_kernel_that_nobody_would_
     assert sum(count for reason, count in left_out.items() if "nobody would choose" in reason) == 3 - kept
 
 
+def test_a_kernel_that_contradicts_itself_keeps_its_few_tokens_where_another_is_consistent(imported):
+    def kernel(name, even, uneven, sizes=(64, 2048, 4096, 8192)):
+        rows = [made.moe(tokens=n, ms=even * n / 100, kernel_source=name) for n in sizes]
+        skewed = {"kernel_source": name, "distribution": "power_law_1.2"}
+        return rows + [made.moe(tokens=n, ms=uneven * n / 100, **skewed) for n in sizes]
+
+    measured, _ = imported({MOE: kernel("sound", 2.0, 2.2) + kernel("odd", 1.0, 0.5)})
+    times = {row.shape["tokens"]: row.median_s for row in rows(measured, "experts")}
+    assert times == {64: pytest.approx(64e-5), **{n: pytest.approx(2e-5 * n) for n in (2048, 4096, 8192)}}
+
+
+@pytest.mark.parametrize(("slower", "kept"), [(0.6, 3), (2.0, 0)])
+def test_a_slice_that_takes_far_longer_than_the_whole_expert_is_a_kernel_that_nobody_would_choose(
+    imported, slower, kept
+):
+    whole = [made.moe(tokens=n, ms=0.5) for n in (64, 256, 1024)]
+    half = [made.moe(tokens=n, ms=0.5 * slower, moe_tp_size=2) for n in (64, 256, 1024)]
+    measured, _ = imported({MOE: whole + half})
+    widths = [row.shape["intermediate"] for row in rows(measured, "experts")]
+    assert (widths.count(768), widths.count(384)) == (3, kept)
+
+
+def test_mxfp4_experts_take_the_faster_of_16_and_8_bit_activations(imported):
+    wide = [made.moe(tokens=n, ms=0.6, moe_dtype="w4a16_mxfp4") for n in (64, 256)]
+    narrow = [made.moe(tokens=n, ms=0.2, moe_dtype="w4a8_mxfp4_mxfp8") for n in (64, 1024)]
+    found = rows(imported({MOE: wide + narrow})[0], "experts")
+    assert {row.shape["weight_format"] for row in found} == {"mxfp4"}
+    assert [(row.shape["tokens"], row.median_s * 1e3) for row in found] == [
+        (64, pytest.approx(0.2)), (256, pytest.approx(0.6)), (1024, pytest.approx(0.2)),
+    ]  # fmt: skip
+
+
 def test_uneven_routing_may_be_faster_while_it_touches_fewer_experts(imported):
     few = [made.moe(tokens=n, ms=0.4) for n in (16, 64)]
     few += [made.moe(tokens=n, ms=0.25, distribution="power_law_1.2") for n in (16, 64)]

@@ -56,7 +56,7 @@ class Calibrated(Roofline):
         memory += self._written(tokens)
         read_s, computed_s = self._multiplied(tokens, decoding + finishing)
         expert_read_s, expert_s = self._experts(tokens, routed) if self._has_experts else (0.0, 0.0)
-        link = self._link_s + self._link_token_s * tokens
+        link = self._link_s + self._link_token_s * tokens + self._exchange_token_s * self._routed(tokens, routed)
         if prefill:
             kernels_s = memory + compute + read_s + computed_s + expert_read_s + expert_s + link
             overhead += max(0.0, self._launched_s - kernels_s - overhead)
