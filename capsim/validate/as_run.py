@@ -192,8 +192,8 @@ def _trtllm_limits(
         )  # fmt: skip
         return {"max_num_seqs": batch, "max_num_batched_tokens": tokens}
     if point.source.startswith("InferenceX"):  # benchmarks/dsr1_fp8_h200_trt_slurm.sh and its like
-        tokens = int(point.concurrency_or_rate) + _number(point.isl) + 64
-        return {"max_num_batched_tokens": -(-tokens // 64) * 64}
+        users = int(point.concurrency_or_rate)
+        return {"max_num_seqs": users, "max_num_batched_tokens": 64 + -(-(users + _number(point.isl)) // 64) * 64}
     assumed.append("TensorRT-LLM's max_num_tokens: 8,192, or a prompt and 2,048 where that is more")
     return {"max_num_batched_tokens": max(8192, (_tokens(point.isl) or 0) + BATCH_BESIDE_PROMPT)}
 
