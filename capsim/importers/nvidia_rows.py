@@ -150,8 +150,8 @@ def _without_contradictions(frame: Any, model: list[str], left_out: LeftOut) -> 
 
 def _without_unchosen(frame: Any, model: list[str], left_out: LeftOut) -> Any:
     """Without shapes that take far longer, at most sizes, than one that does no less: the same experts in a format with
-    more bits, or in wider slices. No engine would choose such a kernel, and where most shapes of a format take longer
-    than in one with more bits, none of that format."""
+    more bits, or in wider slices. No engine would choose such a kernel. Where most shapes of a format do, or take that
+    much longer than the same weights with other activations, it goes as a whole."""
     cell, shape = ["moe_tp_size", "moe_dtype"], [name for name in model if name not in ("moe_tp_size", "moe_dtype")]
     if frame.empty:
         return frame
@@ -162,8 +162,9 @@ def _without_unchosen(frame: Any, model: list[str], left_out: LeftOut) -> Any:
         no_less = [one for one in times if _does_no_less(one, (slices, dtype))]
         ratio = (times[slices, dtype] / times[no_less].min(axis=1)).groupby(level=shape).median()
         slow |= {(*key, slices, dtype) for key in ratio[ratio > UNCHOSEN].index}
-        wider = [one for one in no_less if _bits(one[1]) > _bits(dtype)]
-        longer[dtype] += list((times[slices, dtype] / times[wider].min(axis=1)).groupby(level=shape).median().dropna())
+        same = [one for one in times if one[0] == slices and _same_weights(one[1], dtype)]
+        rivals = no_less + same
+        longer[dtype] += list((times[slices, dtype] / times[rivals].min(axis=1)).groupby(level=shape).median().dropna())
     formats = [dtype for dtype, ratios in longer.items() if ratios and median(ratios) > UNCHOSEN]
     keys = frame[[*shape, *cell]].itertuples(index=False, name=None)
     bad = [key in slow or key[-1] in formats for key in keys]
@@ -175,6 +176,10 @@ def _does_no_less(one: tuple[int, str], other: tuple[int, str]) -> bool:
     """Whether slices and format are those of more bytes: fewer slices, more bits, or both."""
     slices, bits = one[0] - other[0], _bits(one[1]) - _bits(other[1])
     return slices <= 0 <= bits and (slices, bits) != (0, 0)
+
+
+def _same_weights(one: str, other: str) -> bool:
+    return one != other and WEIGHT_FORMATS[one] == WEIGHT_FORMATS[other]
 
 
 def _bits(dtype: str) -> int:
