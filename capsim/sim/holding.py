@@ -16,7 +16,7 @@ class Holding:
     """
 
     def __init__(self, cache: KVCache, policy: Policy) -> None:
-        self.grows = policy.reserve in ("prompt", "estimate")
+        self.grows = policy.reserve in ("prompt", "estimate", "chunk")
         self.most_blocks = policy.most_blocks(cache.total_blocks)
         self.slot_blocks = self.most_blocks if policy.reserve == "slot" else None
         self._cache = cache
@@ -98,7 +98,7 @@ class Holding:
             full = min(run[1], computed_tokens) // self._block_tokens - sequence.shared_blocks
             if run[1] > ends_by:
                 return
-            shared = self._cache.share(run, full)
+            shared = self._cache.share(sequence.prefix, sequence.runs, full)
             if shared is None:
                 sequence.prefix = sequence.prefix[: sequence.runs]
                 return
