@@ -83,7 +83,7 @@ class Trials:
 
     def spent(self, number: int) -> bool:
         """Whether that number has had all the replications that it may."""
-        return len(self.done[number]) >= max(FEWEST, MOST * self._resolved[number].scenario.replications)
+        return len(self.done[number]) >= max(self.fewest, MOST * self._resolved[number].scenario.replications)
 
     def bracket(self) -> tuple[int, int | None]:
         """[last passing, first failing] of the numbers so far: 0 where none passes, None where none fails."""
