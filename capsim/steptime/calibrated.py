@@ -14,11 +14,9 @@ from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.parallelism import Parallelism
 from capsim.steptime import FOREVER, Batch, PrefillChunk, StepTime
-from capsim.steptime.domain import outside
+from capsim.steptime.domain import ROOFLINE, outside
 from capsim.steptime.kernels import Kernels
 from capsim.steptime.roofline import Roofline, largest
-
-ROOFLINE = "the fitted sum-roofline extends it"
 
 
 class Calibrated(Roofline):

@@ -4,6 +4,7 @@ from capsim.kernel_tables.table import CONTEXT
 from capsim.measured import Measured
 
 Range = tuple[float, float]
+ROOFLINE = "the fitted sum-roofline extends it"
 
 
 def outside(what: str, reached: Range, measured: Range, how: str) -> list[str]:
@@ -40,7 +41,7 @@ def prefill_behind(measured: Measured | None, cached_share: float, in_parts: boo
     tables = measured.kernels if measured else ()
     longest = [table.domain[CONTEXT][1] for table in tables if table.op == "prefill_attention"]
     causes = [f"cached prefixes ({cached_share:.0%} of prompt tokens)"] if cached_share else []
-    causes += ["earlier parts of a prompt"] if in_parts else []
+    causes += ["earlier parts of its prompt"] if in_parts else []
     if not causes or not longest or max(longest) > 0:
         return []
-    return [f"prefill behind {' and '.join(causes)} was not measured: the fitted sum-roofline extends that without"]
+    return [f"prefill that reads {' and '.join(causes)} was not measured: {ROOFLINE}"]
