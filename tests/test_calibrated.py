@@ -282,5 +282,5 @@ def test_prefill_that_reads_earlier_context_warns_where_it_was_measured_without(
     assert prefill_behind(without, 0.0, False) == []
     (note,) = prefill_behind(without, 0.254, True)
     assert note.startswith(
-        "prefill behind cached prefixes (25% of prompt tokens) and earlier parts of a prompt was not"
+        "prefill that reads cached prefixes (25% of prompt tokens) and earlier parts of its prompt was"
     )
