@@ -58,6 +58,8 @@ class EngineSpec(BaseModel):
         (vLLM). ``static``: ``memory_fraction`` of the device less weights and runtime; activations live in the rest
         (SGLang). ``of_free``: ``memory_fraction`` of what weights, runtime and activations leave (TensorRT-LLM).
         ``of_usable``: as ``of_total``, of the part that the operating system lets the accelerator use (Metal).
+    keeps_windows
+        Layers with a window of tokens keep the KV of all others too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +78,7 @@ class EngineSpec(BaseModel):
     max_num_seqs: PositiveInt
     max_num_batched_tokens: PositiveInt
     block_tokens: PositiveInt
+    keeps_windows: bool = False
     expert_layouts: tuple[ExpertLayout, ...] = ()
 
     @property

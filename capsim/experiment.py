@@ -19,6 +19,7 @@ from capsim.sim.columns import Requests
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
 from capsim.stats import bounded, t_interval
+from capsim.steptime.domain import prefill_behind
 from capsim.workload.levels import part_met
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
@@ -384,10 +385,13 @@ def _warnings(
 def _beyond_measured(resolved: Resolved, replications: list[Replication]) -> list[str]:
     """What of a run lies outside the sizes that its step times were measured at."""
     contexts: dict[int, float] = {}
-    for replication in replications:
-        for sequences, context in replication.reach[0].items():
-            contexts[sequences] = max(context, contexts.get(sequences, 0.0))
-    return resolved.step_time_model().beyond(contexts, max(replication.reach[1] for replication in replications))
+    for sequences, context in (pair for replication in replications for pair in replication.reach[0].items()):
+        contexts[sequences] = max(context, contexts.get(sequences, 0.0))
+    totals, engine, tokens = _totals(replications), resolved.engine, max(one.reach[1] for one in replications)
+    in_parts = engine.chunked_prefill and tokens >= engine.max_num_batched_tokens
+    found = totals["cached_tokens"] / max(1, totals["prompt_tokens"])
+    beyond = resolved.step_time_model().beyond(contexts, tokens)
+    return beyond + prefill_behind(resolved.efficiency.measured, found, in_parts)
 
 
 def _mean(values: list[float]) -> float:

@@ -62,18 +62,25 @@ def stream_bytes(model: ModelSpec, stream: KVStream, kv_format: KVFormat, tp: in
     return heads * (compressed * entry_bytes(stream, kv_format) + plain * stream.elements * stream.element_bytes)
 
 
-def kv_bytes(model: ModelSpec, kv_format: KVFormat, context_tokens: float, tp: int = 1) -> float:
-    """KV bytes that a sequence of ``context_tokens`` holds on each rank."""
-    return sum(stream_bytes(model, s, kv_format, tp) * s.stored(context_tokens) for s in model.streams)
+def kv_bytes(
+    model: ModelSpec, kv_format: KVFormat, context_tokens: float, tp: int = 1, keeps_windows: bool = False
+) -> float:
+    """KV bytes that a sequence of ``context_tokens`` holds on each rank; of all tokens if the engine keeps windows."""
+    streams = _streams(model, keeps_windows)
+    return sum(stream_bytes(model, s, kv_format, tp) * s.stored(context_tokens) for s in streams)
 
 
-def growth_bytes_per_token(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -> float:
+def growth_bytes_per_token(model: ModelSpec, kv_format: KVFormat, tp: int = 1, keeps_windows: bool = False) -> float:
     """KV bytes per further token on each rank, once every window is full."""
-    return sum(stream_bytes(model, s, kv_format, tp) / s.ratio for s in model.streams if s.grows)
+    streams = _streams(model, keeps_windows)
+    return sum(stream_bytes(model, s, kv_format, tp) / s.ratio for s in streams if s.grows)
 
 
-def window_bytes(model: ModelSpec, kv_format: KVFormat, tp: int = 1) -> float:
+def window_bytes(model: ModelSpec, kv_format: KVFormat, tp: int = 1, keeps_windows: bool = False) -> float:
     """KV bytes of a sequence's full windows and states on each rank: the part that does not grow."""
-    return sum(
-        stream_bytes(model, s, kv_format, tp) * s.stored(s.window_tokens or 0) for s in model.streams if not s.grows
-    )
+    streams = [s for s in _streams(model, keeps_windows) if not s.grows]
+    return sum(stream_bytes(model, s, kv_format, tp) * s.stored(s.window_tokens or 0) for s in streams)
+
+
+def _streams(model: ModelSpec, keeps_windows: bool) -> tuple[KVStream, ...]:
+    return tuple(stream.whole for stream in model.streams) if keeps_windows else model.streams

@@ -131,7 +131,8 @@ def memory_budget(
     weight_bytes = weights_per_rank_bytes(model, weights, layout, expert_layout(engine, weights, device))
     activations = engine.activation_floor_bytes if activation_bytes is None else activation_bytes
     runtime = engine.runtime_reserve_bytes
-    token_bytes = growth_bytes_per_token(model, kv_format, layout.tp) or kv_bytes(model, kv_format, 1, layout.tp)
+    held = layout.tp, engine.keeps_windows
+    token_bytes = growth_bytes_per_token(model, kv_format, *held) or kv_bytes(model, kv_format, 1, *held)
     block_bytes = engine.block_tokens * token_bytes * stage_share(model, layout)
     pool = usable - weight_bytes - runtime - (0 if engine.memory_rule == "static" else activations)
     if engine.memory_rule == "of_free":
@@ -149,7 +150,7 @@ def memory_budget(
             bytes_short=short,
             remedies=_remedies(model, weights, device, layout, usable, short),
         )
-    windows = math.ceil(window_bytes(model, kv_format, layout.tp) * stage_share(model, layout) / block_bytes)
+    windows = math.ceil(window_bytes(model, kv_format, *held) * stage_share(model, layout) / block_bytes)
     return MemoryBudget(
         device.memory_bytes, usable, weight_bytes, runtime, activations, pool,
         engine.block_tokens, block_bytes, windows, blocks,
@@ -194,14 +195,16 @@ class BlockRule:
         return self.table[-1] - len(self.table) + 1
 
 
-def block_rule(budget: MemoryBudget, model: ModelSpec, kv_format: KVFormat, layout: Parallelism) -> BlockRule:
+def block_rule(
+    budget: MemoryBudget, model: ModelSpec, kv_format: KVFormat, layout: Parallelism, keeps_windows: bool = False
+) -> BlockRule:
     """Blocks of a sequence in that pool: those that grow, and its windows as they fill."""
-    tp, share = layout.tp, stage_share(model, layout)
+    held, share = (layout.tp, keeps_windows), stage_share(model, layout)
     longest = max((s.window_tokens or 0 for s in model.streams), default=0)
-    grown = growth_bytes_per_token(model, kv_format, tp)
+    grown = growth_bytes_per_token(model, kv_format, *held)
     table = [0]
     for covered in range(1, 1 + math.ceil(longest / budget.block_tokens)):
         tokens = covered * budget.block_tokens
-        held = share * max(0.0, kv_bytes(model, kv_format, tokens, tp) - grown * tokens)
-        table.append(covered + math.ceil(held / budget.block_bytes - 1e-9))
+        beside = share * max(0.0, kv_bytes(model, kv_format, tokens, *held) - grown * tokens)
+        table.append(covered + math.ceil(beside / budget.block_bytes - 1e-9))
     return BlockRule(budget.block_tokens, tuple(table))

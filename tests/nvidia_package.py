@@ -15,7 +15,7 @@ overrides:
 HEADS = {"num_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "beam_width": 1, "attn_dtype": "bfloat16"}
 MIXTURE = {
     "hidden_size": 2048, "inter_size": 768, "topk": 8, "num_experts": 128, "moe_tp_size": 1, "moe_ep_size": 1,
-    "moe_dtype": "bfloat16", "distribution": "balanced",
+    "moe_dtype": "bfloat16", "distribution": "balanced", "kernel_source": "made",
 }  # fmt: skip
 
 

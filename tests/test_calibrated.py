@@ -6,6 +6,7 @@ from clusters import arrivals, cluster
 from plain_engine import plain_records
 
 from capsim.calibrate.tables import grouped, table_of, tables_of
+from capsim.calibrations import shipped
 from capsim.catalog import load_catalog
 from capsim.efficiency import Efficiency
 from capsim.hardware import Device
@@ -16,6 +17,7 @@ from capsim.sim.cluster import simulate
 from capsim.steptime import FOREVER, Batch, PrefillChunk
 from capsim.steptime.calibrated import Calibrated
 from capsim.steptime.carried import Carried, nearest
+from capsim.steptime.domain import prefill_behind
 
 CATALOG = load_catalog()
 CPU = Device(name="cpu", kind="cpu", memory_bytes=24e9, memory_bytes_per_s=13e9, bf16_flops=1e12, power_w=0)
@@ -270,3 +272,15 @@ def test_a_prefill_of_a_mixture_takes_at_least_its_launches_and_a_dense_one_is_l
         assert floored.step_time(short).total_s == pytest.approx(expected or plain.step_time(short).total_s)
         assert floored.step_time(long).total_s == pytest.approx(plain.step_time(long).total_s)
         assert floored.step_time(decode(4, 1000, model)) == plain.step_time(decode(4, 1000, model))
+
+
+def test_prefill_that_reads_earlier_context_warns_where_it_was_measured_without():
+    with_context = calibrated().efficiency.measured
+    assert prefill_behind(with_context, 0.5, True) == []
+    without = with_context.model_copy(update={"kernels": shipped("h100-sxm", "vllm").tables})
+    assert prefill_behind(None, 0.5, True) == []
+    assert prefill_behind(without, 0.0, False) == []
+    (note,) = prefill_behind(without, 0.254, True)
+    assert note.startswith(
+        "prefill that reads cached prefixes (25% of prompt tokens) and earlier parts of its prompt was"
+    )

@@ -138,6 +138,43 @@ def test_a_format_that_takes_far_longer_than_bf16_is_a_kernel_that_nobody_would_
     assert sum(count for reason, count in left_out.items() if "nobody would choose" in reason) == 3 - kept
 
 
+def test_a_kernel_that_contradicts_itself_keeps_its_few_tokens_where_another_is_consistent(imported):
+    def kernel(name, even, uneven, sizes=(64, 2048, 4096, 8192)):
+        rows = [made.moe(tokens=n, ms=even * n / 100, kernel_source=name) for n in sizes]
+        skewed = {"kernel_source": name, "distribution": "power_law_1.2"}
+        return rows + [made.moe(tokens=n, ms=uneven * n / 100, **skewed) for n in sizes]
+
+    measured, _ = imported({MOE: kernel("sound", 2.0, 2.2) + kernel("odd", 1.0, 0.5)})
+    times = {row.shape["tokens"]: row.median_s for row in rows(measured, "experts")}
+    assert times == {64: pytest.approx(64e-5), **{n: pytest.approx(2e-5 * n) for n in (2048, 4096, 8192)}}
+
+
+@pytest.mark.parametrize(("slower", "kept"), [(0.6, 3), (2.0, 0)])
+def test_a_slice_that_takes_far_longer_than_the_whole_expert_is_a_kernel_that_nobody_would_choose(
+    imported, slower, kept
+):
+    def shape(hidden, half):
+        whole = [made.moe(tokens=n, ms=0.5, hidden_size=hidden) for n in (64, 256, 1024)]
+        return whole + [made.moe(tokens=n, ms=half, hidden_size=hidden, moe_tp_size=2) for n in (64, 256, 1024)]
+
+    measured, _ = imported({MOE: shape(2048, 0.5 * slower) + shape(1024, 0.3) + shape(1536, 0.3)})
+    found = [(row.shape["hidden"], row.shape["intermediate"]) for row in rows(measured, "experts")]
+    assert (found.count((2048, 768)), found.count((2048, 384))) == (3, kept)
+    assert found.count((1024, 384)) == 3
+
+
+@pytest.mark.parametrize(
+    ("wide_ms", "expected"), [(0.28, {64: 0.2, 256: 0.28, 1024: 0.2}), (0.8, {64: 0.2, 1024: 0.2})]
+)
+def test_mxfp4_experts_take_the_faster_of_16_and_8_bit_activations(imported, wide_ms, expected):
+    """At each size, unless 16 bits take so long that no engine would choose them at any."""
+    wide = [made.moe(tokens=n, ms=wide_ms, moe_dtype="w4a16_mxfp4") for n in (64, 256)]
+    narrow = [made.moe(tokens=n, ms=0.2, moe_dtype="w4a8_mxfp4_mxfp8") for n in (64, 1024)]
+    found = rows(imported({MOE: wide + narrow})[0], "experts")
+    assert {row.shape["weight_format"] for row in found} == {"mxfp4"}
+    assert {row.shape["tokens"]: row.median_s * 1e3 for row in found} == pytest.approx(expected)
+
+
 def test_uneven_routing_may_be_faster_while_it_touches_fewer_experts(imported):
     few = [made.moe(tokens=n, ms=0.4) for n in (16, 64)]
     few += [made.moe(tokens=n, ms=0.25, distribution="power_law_1.2") for n in (16, 64)]

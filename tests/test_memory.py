@@ -4,6 +4,7 @@ import pytest
 
 from capsim.catalog import load_catalog
 from capsim.errors import Infeasible
+from capsim.kv_format import growth_bytes_per_token, kv_bytes
 from capsim.memory import block_rule, expert_bytes, expert_layout, memory_budget, weights_per_rank_bytes
 from capsim.parallelism import Parallelism
 
@@ -99,3 +100,13 @@ def test_windowed_sequences_hold_both_groups_until_the_window_fills():
     split = budget("gpt-oss-120b", "mxfp4", 2)
     assert block_rule(split, model, bf16, Parallelism(2)).blocks(100) == 2 * 7
     assert block_rule(split, model, bf16, Parallelism(2)).blocks(1600) == 100 + 8
+
+
+def test_an_engine_that_keeps_windows_holds_every_layer_of_every_token():
+    model, bf16 = CATALOG.models["gpt-oss-120b"], CATALOG.kv_formats["bf16"]
+    assert kv_bytes(model, bf16, 4096, keeps_windows=True) == 4096 * growth_bytes_per_token(model, bf16, 1, True)
+    assert growth_bytes_per_token(model, bf16, 1, True) == 2 * growth_bytes_per_token(model, bf16)
+    weights, engine = CATALOG.weight_formats["mxfp4"], CATALOG.engines["tensorrt-llm"]
+    split = memory_budget(model, weights, bf16, H100, engine, Parallelism(2))
+    assert split.window_blocks == 0
+    assert block_rule(split, model, bf16, Parallelism(2), engine.keeps_windows).blocks(1600) == 50

@@ -85,3 +85,22 @@ def test_experts_see_the_tokens_of_all_replicas_that_share_them():
     ratio = steps.step_time(like_it).experts_s / steps.step_time(alone).experts_s
     assert ratio == pytest.approx(touched[1] / touched[0], rel=0.01)
     assert steps.step_time(like_it._replace(expert_tokens=8)) == steps.step_time(like_it)
+
+
+def exchanged(layout, weights="fp8", tokens=64):
+    """Seconds of collectives beyond their calls in a step of so many sequences on each replica."""
+    steps = roofline("deepseek-v3", weights, "fp8", "h200-sxm", layout)
+    one, many = (steps.step_time(decode("deepseek-v3", n, 1000)).collectives_s for n in (1, 1 + tokens))
+    return many - one
+
+
+def test_replicas_that_share_experts_gather_all_tokens_and_scatter_their_sums():
+    model, device = CATALOG.models["deepseek-v3"], CATALOG.devices["h200-sxm"]
+    link = device.link_bytes_per_s * CATALOG.calibrations["h200-sxm/vllm"].link_fraction
+    moved = 64 * 7 * model.hidden * model.experts.layers  # of seven others, each with 64 tokens more
+    assert exchanged(Parallelism(1, 8, expert=True)) == pytest.approx(moved * (1 + 2) / link)
+    assert exchanged(Parallelism(1, 8, expert=True), "fp8_block") == pytest.approx(moved * (2 + 2) / link)
+
+
+def test_experts_spread_over_the_ranks_of_one_replica_exchange_no_more_than_its_all_reduces():
+    assert exchanged(Parallelism(8, expert=True)) == exchanged(Parallelism(8))

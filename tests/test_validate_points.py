@@ -15,6 +15,7 @@ from capsim.validate.errors import summarise, validate_points
 from capsim.validate.names import Skip
 from capsim.validate.points import COLUMNS, Point, Published, read_points
 from capsim.validate.predict import predict
+from capsim.validate.trtllm_bench import GUIDE
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published" / "open_points.csv"
 UNIFORM = "lengths uniform in [0.8L,L] (mean 0.9L); closed loop"
@@ -98,6 +99,45 @@ def test_what_is_not_stated_is_assumed_and_said():
     assert as_run(quantised).scenario["kv_format"] == "fp8"
     assert any("FP8 KV" in text for text in as_run(quantised).assumed)
     assert as_run(point(kv_precision="")).scenario["kv_format"] == "bf16"
+
+
+FLOOD = {"load": "offline (all queued)", "notes": "", "concurrency_or_rate": "3000 requests queued at once"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "seqs", "tokens"),
+    [
+        # by hand: (8 x 150.75 GB - 671 GB) x 0.95 of room, 2 x 61 x 128 x 56 bytes a token, 2,000 tokens a request
+        ({"model": "DeepSeek-R1-0528", "parallelism": "DEP8", "isl": "1000", "osl": "1000"}, 384, 2048),
+        ({"model": "DeepSeek-R1-0528", "parallelism": "DEP8", "isl": "1024", "osl": "8192"}, 64, 2048),
+        ({"model": "Llama-3.1-8B", "parallelism": "TP1", "isl": "20000", "osl": "2000"}, 96, 20096),
+        ({"model": "gpt-oss-20b", "parallelism": "TP1", "isl": "1000", "osl": "1000"}, 2048, 8192),
+    ],
+)  # fmt: skip
+def test_floods_of_tensorrt_llm_have_the_limits_that_its_benchmark_tunes(changes, seqs, tokens):
+    scheduler = as_run(point(engine="TensorRT-LLM", hardware="H200", **FLOOD, **changes)).scenario["scheduler"]
+    assert (scheduler["max_num_seqs"], scheduler["max_num_batched_tokens"]) == (seqs, tokens)
+
+
+def test_a_pipeline_runs_a_tuned_batch_in_each_stage():
+    def limit(label):
+        found = as_run(point(engine="TensorRT-LLM", model="Llama-3.3-70B", parallelism=label, **FLOOD))
+        return found.scenario["scheduler"]["max_num_seqs"]
+
+    assert limit("TP1PP4") % 4 == 0
+    assert limit("TP4") == pytest.approx(limit("TP1PP4"), rel=0.3), "the same memory, in parts"
+
+
+def test_the_guides_runs_have_the_settings_that_it_states():
+    stated = as_run(
+        point(source=GUIDE, engine="TensorRT-LLM", model="DeepSeek-R1", hardware="H200", kv_precision="",
+              parallelism="TP8 EP8", concurrency_or_rate="1024", notes="")
+    )  # fmt: skip
+    scenario = stated.scenario
+    assert (scenario["weights"], scenario["kv_format"]) == ("fp8_block", "bf16")
+    assert scenario["parallelism"] == {"tp": 1, "pp": 1, "dp": 8, "expert": True}
+    assert (scenario["scheduler"]["max_num_seqs"], scenario["memory"]["fraction"]) == (128, 0.8)
+    assert scenario["workload"]["requests"] == 5120
 
 
 def test_a_point_that_does_not_fit_is_skipped():

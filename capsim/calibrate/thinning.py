@@ -32,7 +32,7 @@ def thinned(tables: Sequence[KernelTable], device: Device) -> list[KernelTable]:
 
 def errors_at(table: KernelTable, other: KernelTable, device: Device) -> np.ndarray:
     """Relative errors of ``other`` carried over to a table's shape, at the sizes at which both were measured."""
-    precision = precision_of(str(table.shape.get("weight_format", "bf16")))
+    precision = precision_of(str(table.shape.get("weight_format", "bf16")), device)
     carried = Carried(other, sizes_of(table), device, device, precision)
     outer, inner = AXES[table.op]
     domain = carried.domain

@@ -122,7 +122,7 @@ def _impossible(row: Row, chip: Device) -> str | None:
     """Why a row cannot be what a layer takes; None if it can."""
     if row["bytes"] > POSSIBLE * chip.memory_bytes_per_s * row["median_s"]:
         return "faster than the memory, so read from a cache that a model's layers do not fit"
-    precision = precision_of(row["shape"].get("weight_format") or row["shape"].get("kv_format", "bf16"))
+    precision = precision_of(row["shape"].get("weight_format") or row["shape"].get("kv_format", "bf16"), chip)
     if row["flops"] > POSSIBLE * chip.flops(precision) * row["median_s"]:
         return "more arithmetic than the device can do"
     return None

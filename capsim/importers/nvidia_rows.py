@@ -4,8 +4,9 @@ Each reader takes one table as a data frame, and yields rows for the sizes that 
 sizes were measured more than once, with other kernels or again, the fastest counts: the engine would choose it.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 Read = tuple[str, dict[str, Any], float]
@@ -15,14 +16,15 @@ MS = 1e-3
 KV_FORMATS = {"bfloat16": "bf16", "fp8": "fp8"}
 WEIGHT_FORMATS = {
     "bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "int8_wo": "int8",
-    "int4_wo": "int4-g128", "w4a16_mxfp4": "mxfp4",
+    "int4_wo": "int4-g128", "w4a16_mxfp4": "mxfp4", "w4a8_mxfp4_mxfp8": "mxfp4",
 }  # fmt: skip
+"""Formats of weights; MXFP4 is multiplied in 16 bits, or with MXFP8 activations where that is faster."""
 MLA = {"latent_dim": 512, "rope_dim": 64}  # DeepSeek's, the only ones in the tables
 ELEMENT_BYTES = {"half": 2, "bfloat16": 2}
 EVEN = "balanced"
 BUSY_TOKENS = 64  # of each expert, where all experts are touched either way, so that uneven routing can only cost
 CONTRADICTION = 0.95
-UNCHOSEN = 1.5  # assumed: times as long as in bf16, with fewer bytes to read; all formats but one are below 1.3
+UNCHOSEN = 1.5  # assumed: times as long as what does no less; nine shapes of ten are below 1
 
 
 def gemm(frame: Any, engine: str, left_out: LeftOut) -> Iterator[Read]:
@@ -81,17 +83,18 @@ def experts(frame: Any, engine: str, left_out: LeftOut) -> Iterator[Read]:
     frame = _keep(frame, whole, left_out, "experts: ranks that do not share evenly")
     model = ["hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size", "moe_dtype"]
     frame = _without_contradictions(frame, model, left_out)
-    frame = _without_unchosen_formats(frame, model, left_out)
+    frame = _without_unchosen(frame, model, left_out)
     evenest = frame.groupby(model)["distribution"].transform("min")  # "balanced" sorts before "power_law_1.01"
     even = frame["distribution"] == evenest
     frame = _keep(frame, even, left_out, "experts: uneven routing, where even routing is there")
+    frame = frame.assign(moe_dtype=frame["moe_dtype"].map(WEIGHT_FORMATS))
     sizes = [*model, "num_tokens", "distribution"]
     for hidden, width, top_k, count, tp, ep, dtype, tokens, routing, ms in _fastest(frame, sizes, left_out):
         shape = {
             "tokens": int(tokens), "hidden": int(hidden), "intermediate": int(width // tp), "experts": int(count // ep),
             "top_k": _whole(top_k / ep), "shared_experts": 0,
             "active_experts": _active(count // ep, tokens * top_k / ep, routing), "skew": _skew(routing),
-            "weight_format": WEIGHT_FORMATS[dtype],
+            "weight_format": dtype,
         }  # fmt: skip
         yield "experts", shape, ms * MS
 
@@ -125,30 +128,63 @@ def _plain(frame: Any, left_out: LeftOut, op: str) -> Any:
 
 
 def _without_contradictions(frame: Any, model: list[str], left_out: LeftOut) -> Any:
-    """Without shapes whose uneven routing is faster than their even one although all experts are busy."""
-    share = frame["topk"] / frame["num_experts"]
-    busy = frame[frame["num_tokens"] * share >= BUSY_TOKENS]
-    times = busy.groupby([*model, "num_tokens", "distribution"])["latency"].min().unstack()
+    """Without kernels whose uneven routing is faster than their even one although all experts are busy.
+
+    A shape of which another kernel is consistent loses that kernel's busy sizes only: there the other one stands in,
+    and of fewer tokens nothing speaks against it.
+    """
+    kernel = [*model, "kernel_source"]
+    busy = frame["num_tokens"] * frame["topk"] / frame["num_experts"] >= BUSY_TOKENS
+    times = frame[busy].groupby([*kernel, "num_tokens", "distribution"])["latency"].min().unstack()
     if EVEN not in times or times.shape[1] < 2:
         return frame
     uneven = times.drop(columns=EVEN).max(axis=1) / times[EVEN]
-    ratio = uneven.groupby(level=model).median()
+    ratio = uneven.groupby(level=kernel).median()
     wrong = set(ratio[ratio < CONTRADICTION].index)
-    bad = [key in wrong for key in frame[model].itertuples(index=False, name=None)]
+    sound = {key[:-1] for key in ratio[ratio >= CONTRADICTION].index}
+    keys = frame[kernel].itertuples(index=False, name=None)
+    bad = [key in wrong and (many or key[:-1] not in sound) for key, many in zip(keys, busy, strict=True)]
     reason = "experts: uneven routing faster than even routing with all experts busy, so one of the two is wrong"
     return _keep(frame, [not flag for flag in bad], left_out, reason)
 
 
-def _without_unchosen_formats(frame: Any, model: list[str], left_out: LeftOut) -> Any:
-    """Without formats that take far longer than bf16 at most sizes and shapes: a kernel that no engine would choose."""
-    sizes = [name for name in [*model, "num_tokens", "distribution"] if name != "moe_dtype"]
-    times = frame.groupby([*sizes, "moe_dtype"])["latency"].min().unstack()
-    if "bfloat16" not in times:
+def _without_unchosen(frame: Any, model: list[str], left_out: LeftOut) -> Any:
+    """Without shapes that take far longer, at most sizes, than one that does no less: the same experts in a format with
+    more bits, or in wider slices. No engine would choose such a kernel. Where most shapes of a format do, or take that
+    much longer than the same weights with other activations, it goes as a whole."""
+    cell, shape = ["moe_tp_size", "moe_dtype"], [name for name in model if name not in ("moe_tp_size", "moe_dtype")]
+    if frame.empty:
         return frame
-    ratio = times.div(times["bfloat16"], axis=0).median()
-    slow = list(ratio[ratio > UNCHOSEN].index)
-    reason = "experts: a format with fewer bytes that takes far longer than bf16, a kernel that nobody would choose"
-    return _keep(frame, ~frame["moe_dtype"].isin(slow), left_out, reason)
+    times = frame.groupby([*shape, "num_tokens", "distribution", *cell])["latency"].min().unstack(cell)
+    slow: set[tuple[Any, ...]] = set()
+    longer: dict[str, list[float]] = defaultdict(list)
+    for slices, dtype in times:
+        no_less = [one for one in times if _does_no_less(one, (slices, dtype))]
+        ratio = (times[slices, dtype] / times[no_less].min(axis=1)).groupby(level=shape).median()
+        slow |= {(*key, slices, dtype) for key in ratio[ratio > UNCHOSEN].index}
+        same = [one for one in times if one[0] == slices and _same_weights(one[1], dtype)]
+        rivals = no_less + same
+        longer[dtype] += list((times[slices, dtype] / times[rivals].min(axis=1)).groupby(level=shape).median().dropna())
+    formats = [dtype for dtype, ratios in longer.items() if ratios and median(ratios) > UNCHOSEN]
+    keys = frame[[*shape, *cell]].itertuples(index=False, name=None)
+    bad = [key in slow or key[-1] in formats for key in keys]
+    reason = "experts: takes far longer than what does no less, a kernel that nobody would choose"
+    return _keep(frame, [not flag for flag in bad], left_out, reason)
+
+
+def _does_no_less(one: tuple[int, str], other: tuple[int, str]) -> bool:
+    """Whether slices and format are those of more bytes: fewer slices, more bits, or both."""
+    slices, bits = one[0] - other[0], _bits(one[1]) - _bits(other[1])
+    return slices <= 0 <= bits and (slices, bits) != (0, 0)
+
+
+def _same_weights(one: str, other: str) -> bool:
+    return one != other and WEIGHT_FORMATS[one] == WEIGHT_FORMATS[other]
+
+
+def _bits(dtype: str) -> int:
+    """Of a weight, without its scale."""
+    return {"bfloat16": 16, "fp8": 8, "fp8_block": 8, "int8_wo": 8}.get(dtype, 4)
 
 
 def _keep(frame: Any, mask: Any, left_out: LeftOut, reason: str) -> Any:

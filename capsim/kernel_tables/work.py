@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from capsim.hardware import Device, Precision
 
 BF16_BYTES = 2
+MXFP4 = "mxfp4"
 Shape = Mapping[str, Any]
 
 
@@ -36,9 +37,12 @@ def ideal_s(done: Work, device: Device, precision: Precision = "bf16") -> float:
     return done.bytes / device.memory_bytes_per_s + done.flops / device.flops(precision)
 
 
-def precision_of(weight_format: str) -> Precision:
-    """The arithmetic of a weight format by its name; what is neither fp8 nor fp4 computes in 16 bits."""
-    if weight_format in ("fp8", "fp8_block"):
+def precision_of(weight_format: str, device: Device) -> Precision:
+    """The arithmetic of a weight format by its name; what is neither fp8 nor fp4 computes in 16 bits.
+
+    A chip with 4-bit arithmetic multiplies MXFP4 weights with 8-bit activations.
+    """
+    if weight_format in ("fp8", "fp8_block") or (weight_format == MXFP4 and device.computes_in("fp4")):
         return "fp8"
     return "fp4" if weight_format == "nvfp4" else "bf16"
 

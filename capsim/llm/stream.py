@@ -1,6 +1,6 @@
 """KV streams: the one form to which every kind of attention reduces."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 
@@ -94,6 +94,12 @@ class KVStream:
         if knee is None:
             return 1, 0, None
         return (1, 0, knee) if context_tokens < knee else (0, knee, None)
+
+    @property
+    def whole(self) -> "KVStream":
+        """The same stream where a window of tokens does not end what is kept, as a cache sees it."""
+        windowed = self.name in ("sliding", "chunked")
+        return replace(self, window_tokens=None, chunked=False) if windowed else self
 
     @property
     def grows(self) -> bool:

@@ -245,9 +245,10 @@ def _check_engine(scenario: Scenario, engine: EngineSpec, key: str, kv_format: K
     if scenario.kv_offload is not None and not asked.prefix_caching:
         hint = "" if engine.prefix_caching is None else "set scheduler.enable_prefix_caching"
         find.complain("offloaded KV is found by its prefix, but prefixes are not cached", "kv_offload", hint=hint)
-    if asked.max_num_batched_tokens < asked.max_num_seqs and not engine.prefill_first:
+    batch = -(-asked.max_num_seqs // (scenario.parallelism.pp if scenario.parallelism else 1))
+    if asked.max_num_batched_tokens < batch and not engine.prefill_first:
         find.complain(
-            f"{asked.max_num_batched_tokens} tokens a step starve a batch of {asked.max_num_seqs} sequences",
+            f"{asked.max_num_batched_tokens} tokens a step starve a batch of {batch} sequences",
             "scheduler", "max_num_batched_tokens", hint="raise it, or lower max_num_seqs",
         )  # fmt: skip
 

@@ -133,7 +133,7 @@ class Resolved:
     @cached_property
     def block_rule(self) -> BlockRule:
         """KV blocks a sequence holds in its replica."""
-        return block_rule(self.memory, self.model, self.kv_format, self.layout)
+        return block_rule(self.memory, self.model, self.kv_format, self.layout, self.engine.keeps_windows)
 
     @cached_property
     def longest(self) -> Longest:

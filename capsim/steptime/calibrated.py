@@ -14,11 +14,9 @@ from capsim.kv_format import KVFormat
 from capsim.llm import ModelSpec, WeightFormat
 from capsim.parallelism import Parallelism
 from capsim.steptime import FOREVER, Batch, PrefillChunk, StepTime
-from capsim.steptime.domain import outside
+from capsim.steptime.domain import ROOFLINE, outside
 from capsim.steptime.kernels import Kernels
 from capsim.steptime.roofline import Roofline, largest
-
-ROOFLINE = "the fitted sum-roofline extends it"
 
 
 class Calibrated(Roofline):
@@ -56,7 +54,7 @@ class Calibrated(Roofline):
         memory += self._written(tokens)
         read_s, computed_s = self._multiplied(tokens, decoding + finishing)
         expert_read_s, expert_s = self._experts(tokens, routed) if self._has_experts else (0.0, 0.0)
-        link = self._link_s + self._link_token_s * tokens
+        link = self._link_s + self._link_token_s * tokens + self._exchange_token_s * self._routed(tokens, routed)
         if prefill:
             kernels_s = memory + compute + read_s + computed_s + expert_read_s + expert_s + link
             overhead += max(0.0, self._launched_s - kernels_s - overhead)

@@ -73,7 +73,8 @@ class Carried:
         """The roofline of the measured shape where it was measured."""
         sizes = {self._inner: size, **({self._outer: at} if self._outer else {})}
         measured = work(self.table.op, {**self.table.shape, **sizes})
-        return ideal_s(measured, self._measured_on, precision_of(str(self.table.shape.get("weight_format", "bf16"))))
+        precision = precision_of(str(self.table.shape.get("weight_format", "bf16")), self._measured_on)
+        return ideal_s(measured, self._measured_on, precision)
 
     def _call(self) -> float:
         """The fitted seconds of a call, but never more than the shortest measured time leaves beside its roofline."""

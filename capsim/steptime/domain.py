@@ -1,6 +1,10 @@
 """What of a run lies outside the sizes that its step times were measured at, in words."""
 
+from capsim.kernel_tables.table import CONTEXT
+from capsim.measured import Measured
+
 Range = tuple[float, float]
+ROOFLINE = "the fitted sum-roofline extends it"
 
 
 def outside(what: str, reached: Range, measured: Range, how: str) -> list[str]:
@@ -22,3 +26,22 @@ def outside(what: str, reached: Range, measured: Range, how: str) -> list[str]:
     if least < low:
         notes.append(f"{what.format(least)} below the measured {low:,.0f}: {how}")
     return notes
+
+
+def prefill_behind(measured: Measured | None, cached_share: float, in_parts: bool) -> list[str]:
+    """A note where prefill read earlier context, and was only measured without.
+
+    Parameters
+    ----------
+    cached_share
+        Of the prompt tokens those that were found in the prefix cache.
+    in_parts
+        Whether prompts were computed in parts.
+    """
+    tables = measured.kernels if measured else ()
+    longest = [table.domain[CONTEXT][1] for table in tables if table.op == "prefill_attention"]
+    causes = [f"cached prefixes ({cached_share:.0%} of prompt tokens)"] if cached_share else []
+    causes += ["earlier parts of its prompt"] if in_parts else []
+    if not causes or not longest or max(longest) > 0:
+        return []
+    return [f"prefill that reads {' and '.join(causes)} was not measured: {ROOFLINE}"]

@@ -3,6 +3,7 @@
 from capsim.efficiency import Efficiency
 from capsim.hardware import Device, Precision
 from capsim.kernel_tables import KernelTable
+from capsim.kernel_tables.work import MXFP4, precision_of
 from capsim.kv_format import KVFormat, entry_bytes, heads_per_rank, pair_bytes
 from capsim.llm import Attention, KVStream, ModelSpec, WeightFormat
 from capsim.parallelism import Parallelism
@@ -10,6 +11,7 @@ from capsim.steptime.carried import Carried, nearest
 
 PLAIN = ("full", "sliding", "chunked")
 STORED_AS_THEY_ARE = ("bf16", "fp8")  # a token's KV is thousandths of the bytes of a step, so no table is missed
+MXFP4_BYTES = 4.25 / 8  # 4 bits a weight and an 8-bit scale for 32 of them
 PLAIN_FORMAT = KVFormat(name="bf16", key_bits=16, value_bits=16)
 
 
@@ -165,12 +167,15 @@ class Kernels:
             "experts": experts.count / ranks, "top_k": experts.top_k / ranks, "shared_experts": 0.0,
             "weight_bytes": weights.experts_bytes,
         }  # fmt: skip
-        table = nearest(self._tables, "experts", shape, {"weight_format": _like(weights)})
+        packed = (MXFP4,) if weights.experts_bytes == MXFP4_BYTES else ()
+        table = nearest(self._tables, "experts", shape, {"weight_format": (weights.name, *packed, *_like(weights))})
         if table is None:
             self._miss("experts")
             return None
         self._stand_in("experts", weights, table)
-        return self._carried(table, shape, self._stretch * experts.layers, weights.compute)
+        mixed = packed and table.shape["weight_format"] == MXFP4  # its arithmetic is the chip's choice
+        precision = precision_of(MXFP4, self._places[1]) if mixed else weights.compute
+        return self._carried(table, shape, self._stretch * experts.layers, precision)
 
     def _carried(
         self, table: KernelTable, shape: dict[str, float], count: float, precision: Precision = "bf16"

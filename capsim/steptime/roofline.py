@@ -16,6 +16,10 @@ from capsim.parallelism import Parallelism
 from capsim.steptime import FOREVER, Batch, Bound, PrefillChunk, StepTime
 
 ACTIVATION_BYTES = 2
+DISPATCHED_BYTES = {"fp8": 1.0, "nvfp4": 0.5625}
+"""Of an element of a token on its way to its experts: quantised before, where the whole tensor or 16 elements have a
+scale (TensorRT-LLM's fused_moe_cutlass)."""
+GATHERED_RANKS = 8
 
 
 class Roofline:
@@ -46,6 +50,7 @@ class Roofline:
         self._link_bytes_per_s = (device.link_bytes_per_s or math.inf) * efficiency.link_fraction
         self._weigh_attention(kv_format, device.flops("bf16") * efficiency.flops_fraction)
         self._weigh_matrices(weights, device.flops(weights.compute) * efficiency.flops_fraction)
+        self._dispatched_bytes = DISPATCHED_BYTES.get(weights.name, ACTIVATION_BYTES)
         self._weigh_links()
         expert_layers = model.experts.layers if model.experts else 0
         self._step_s = efficiency.step_s + efficiency.layer_s * model.layers + efficiency.expert_layer_s * expert_layers
@@ -71,7 +76,7 @@ class Roofline:
         memory += self._write_s * tokens
         dense = self._dense_token_s * tokens + self._head_s * (decoding + finishing)
         expert_memory, expert_compute = self._experts(tokens, routed) if self._has_experts else (0.0, 0.0)
-        link = self._link_s + self._link_token_s * tokens
+        link = self._link_s + self._link_token_s * tokens + self._exchange_token_s * self._routed(tokens, routed)
         bound = largest(memory + self._dense_read_s + expert_memory, compute + dense + expert_compute, link, overhead)
         experts = expert_memory + expert_compute
         return StepTime(memory + compute, experts, self._dense_read_s + dense, link, overhead, bound)
@@ -119,23 +124,40 @@ class Roofline:
             self._expert_token_s = 2.0 * share * model.experts.top_k / flops
 
     def _weigh_links(self) -> None:
-        """Two ring all-reduces a layer over tp ranks, a dispatch and a combine a layer for expert parallelism, and the
-        activations that a pipeline hands from stage to stage.
+        """Two ring all-reduces a layer over tp ranks, a dispatch and a combine a layer where replicas share experts,
+        and the activations that a pipeline hands from stage to stage.
+
+        One replica's ranks all have its tokens, and its all-reduce adds up what their experts make of them: experts
+        spread over the ranks of one replica exchange nothing else.
         """
-        tp, ranks, experts = self.layout.tp, self.layout.expert_ranks, self.model.experts
+        tp, experts = self.layout.tp, self.model.experts
         hidden_bytes = self.model.hidden * ACTIVATION_BYTES
         calls, moved = 0, 0.0
         if tp > 1:
             calls += 2 * self.model.layers
             moved += 2 * self.model.layers * 2 * (tp - 1) / tp * hidden_bytes
-        if experts and ranks > 1:
+        exchanged = 0.0
+        if experts and self.layout.in_lockstep:
             calls += 2 * experts.layers
-            routed_bytes = self.model.expert_width * ACTIVATION_BYTES
-            moved += 2 * experts.layers * routed_bytes * experts.top_k * (1 - 1 / ranks) / tp
+            sent = self._dispatched_bytes + ACTIVATION_BYTES
+            exchanged = experts.layers * self.model.expert_width * sent * self._copies() / self.layout.dp
         calls += self.layout.pp - 1
         moved += (self.layout.pp - 1) * hidden_bytes / tp
         self._link_s = calls * self.efficiency.collective_s
         self._link_token_s = moved / self._link_bytes_per_s
+        self._exchange_token_s = exchanged / self._link_bytes_per_s
+
+    def _copies(self) -> float:
+        """How often a rank takes in each token that replicas exchange, as a mean over its own and theirs.
+
+        Inside a box engines gather the tokens of all replicas on every rank and scatter the sums (TensorRT-LLM's
+        CUTLASS experts, vLLM's allgather_reducescatter), over more ranks they send each token to its experts.
+        """
+        experts, layout = self.model.experts, self.layout
+        assert experts is not None
+        if layout.expert_ranks <= GATHERED_RANKS:
+            return layout.dp - 1
+        return experts.top_k * (1 - 1 / layout.expert_ranks) / layout.tp
 
     def _prefill(self, chunk: PrefillChunk) -> tuple[float, float]:
         """Of one chunk: its earlier context is read once, and every new token attends to what precedes it."""

@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from capsim.catalog import load_catalog
 from capsim.validate.names import ENGINES, HARDWARE, MODELS, WEIGHTS, Skip, kv_format_of
 from capsim.validate.points import Point
+from capsim.validate.trtllm_bench import GUIDE, GUIDED, Guided, tuned
 
 ROUNDS = 10
 """Requests per user of a closed loop where the source states nothing else (InferenceMAX's recipe)."""
@@ -53,15 +55,16 @@ def as_run(point: Point) -> AsRun:
     if model.startswith("gpt-oss") and weights != "mxfp4":
         assumed.append(f"'{point.weight_precision}' of gpt-oss: its own MXFP4 experts")
         weights = "mxfp4"
+    if model.startswith("deepseek") and weights == "fp8":
+        weights = "fp8_block"  # as DeepSeek publishes them
     kv_format, reason = kv_format_of(point.kv_precision, weights, engine)
     assumed += [reason] if reason else []
     count = layout["tp"] * layout["pp"] * layout["dp"]
     workload = _workload(point, engine, assumed)
     scheduler: dict[str, Any] = {"enable_prefix_caching": False} if engine in ("vllm", "sglang") else {}
     if engine == "tensorrt-llm":
-        room = max(8192, (_tokens(point.isl) or 0) + BATCH_BESIDE_PROMPT)
-        scheduler = {"enable_prefix_caching": False, "max_num_batched_tokens": room}
-        assumed.append("TensorRT-LLM's max_num_tokens: 8,192, or a prompt and 2,048 where that is more")
+        most = _trtllm_limits(point, model, weights, kv_format, device, layout, assumed)
+        scheduler = {"enable_prefix_caching": False, **most}
     if engine in ("sglang", "vllm") and "closed" in point.load:
         scheduler["max_num_seqs"] = max(256, workload["arrival"]["users"])
     scenario: dict[str, Any] = {
@@ -99,7 +102,7 @@ def _layout(point: Point, assumed: list[str]) -> dict[str, Any]:
         raise Skip(f"parallelism '{label}' is not understood")
     tp, pp = sizes.get("dep", sizes.get("tp", 1)), sizes.get("pp", 1)
     expert_ranks = sizes.get("dep", sizes.get("ep", 1))
-    replicated = "dep" in sizes or re.search(r"(?i)dp-attn|attention-DP", label) is not None
+    replicated = "dep" in sizes or re.search(r"(?i)dp-attn|attention-DP", label) is not None or bool(_guided(point))
     if "MoE runs used attention DP" in point.notes and tp > 1 and any(part in point.model for part in MIXED):
         assumed.append("attention data-parallel and experts spread over all devices, as the source's MoE runs")
         replicated, expert_ranks = True, tp
@@ -122,13 +125,14 @@ def _workload(point: Point, engine: str, assumed: list[str]) -> dict[str, Any]:
     users = re.match(r"(\d+)(?: \((\d+) requests\))?$", point.concurrency_or_rate)
     if point.load != "closed" or users is None:
         raise Skip(f"load '{point.load} {point.concurrency_or_rate}' is not stated well enough to run")
-    requests = int(users[2] or 0) or ROUNDS * int(users[1])
+    guided = _guided(point)
+    requests = int(users[2] or 0) or (guided.requests if guided else ROUNDS * int(users[1]))
     prompt, output = _length(point.isl), _length(point.osl)
     if "uniform in [0.8L,L]" in point.notes:
         prompt, output = (
             _uniform(round(LOWEST_SHARE * _number(text)), _number(text)) for text in (point.isl, point.osl)
         )
-    elif users[2] is None:
+    elif users[2] is None and guided is None:
         assumed.append(f"closed loop of {ROUNDS} requests a user, lengths as stated")
     return _closed(int(users[1]), requests, prompt, output)
 
@@ -172,10 +176,40 @@ def _tokens(text: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def _trtllm_limits(
+    point: Point, model: str, weights: str, kv_format: str, device: str, layout: dict[str, Any], assumed: list[str]
+) -> dict[str, int]:
+    """The most sequences and tokens of a step: as the source states, as its benchmark sets them, else assumed."""
+    if guided := _guided(point):
+        return {"max_num_seqs": guided.max_num_seqs, "max_num_batched_tokens": guided.max_num_batched_tokens}
+    if point.load.startswith("offline"):
+        catalog = load_catalog()
+        kv_bytes = catalog.kv_formats[kv_format].key_bits / 8
+        assumed.append("TensorRT-LLM's max_batch_size and max_num_tokens: as trtllm-bench 1.0 tunes them")
+        batch, tokens = tuned(
+            catalog.models[model], weights, kv_bytes, catalog.devices[device].memory_bytes, layout["tp"] * layout["dp"],
+            layout["pp"], _number(point.isl), _number(point.osl),
+        )  # fmt: skip
+        return {"max_num_seqs": batch, "max_num_batched_tokens": tokens}
+    if point.source.startswith("InferenceX"):  # benchmarks/dsr1_fp8_h200_trt_slurm.sh and its like
+        users = int(point.concurrency_or_rate)
+        return {"max_num_seqs": users, "max_num_batched_tokens": 64 + -(-(users + _number(point.isl)) // 64) * 64}
+    assumed.append("TensorRT-LLM's max_num_tokens: 8,192, or a prompt and 2,048 where that is more")
+    return {"max_num_batched_tokens": max(8192, (_tokens(point.isl) or 0) + BATCH_BESIDE_PROMPT)}
+
+
+def _guided(point: Point) -> Guided | None:
+    """What NVIDIA's guide to DeepSeek-R1 states of a run."""
+    stated = point.source == GUIDE and point.concurrency_or_rate.isdigit()
+    return GUIDED.get(int(point.concurrency_or_rate)) if stated else None
+
+
 def _memory_fraction(point: Point, engine: str, assumed: list[str]) -> float | None:
     """What the source says that the engine filled of its memory."""
     if stated := re.search(r"gpu_memory_utilization (0\.\d+)", point.concurrency_or_rate):
         return float(stated[1])
+    if guided := _guided(point):
+        return guided.memory_fraction
     if "kv_cache_free_gpu_mem_fraction 0.95" in point.notes:
         assumed.append("0.95 of free memory for KV (the source: typically)")
         return 0.95

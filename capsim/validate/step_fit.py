@@ -2,13 +2,15 @@
 
 Three constants an engine: a factor on the time of kernels, seconds a layer, and the least that a mixture's layer takes
 in a step that prefills. Every figure counts alike, by the logarithm of simulated over published, and beyond a tenth
-linearly instead of squared. All of that was settled before the first fit.
+linearly instead of squared. All of that was settled before the first fit. That an engine's constants are drawn to those
+of all engines came later, when new tables moved them along a valley in which every point fits as well.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +76,9 @@ def fit_engine_steps(points: Sequence[Point], path: Path) -> dict[str, EngineSte
             by_engine[ready.kernels.engine_key].append(ready)
     if not by_engine:
         raise ScenarioError.one("has no point to fit a step of an engine on", path=path)
-    groups = [*by_engine.values(), [each for group in by_engine.values() for each in group]]
+    pooled = _fit([each for group in by_engine.values() for each in group])
     with ProcessPoolExecutor() as pool:
-        *steps, pooled = pool.map(_fit, groups)
+        steps = list(pool.map(_fit, by_engine.values(), repeat(pooled)))
     own = {engine: _completed(step, pooled) for engine, step in zip(by_engine, steps, strict=True)}
     return {**dict(sorted(own.items())), POOLED: pooled}
 
@@ -95,14 +97,21 @@ def _ready(point: Point, path: Path) -> _Fitted | None:
     return _Fitted(point, last_day(point.date, path), run, kernels, roofline) if known else None
 
 
-def _fit(points: Sequence[_Fitted]) -> EngineStep:
-    """The constants that bring the figures of these points nearest; a time that no figure tells stays out."""
+def _fit(points: Sequence[_Fitted], pooled: EngineStep | None = None) -> EngineStep:
+    """The constants that bring the figures of these points nearest; a time that no figure tells stays out.
+
+    Few points of one model hardly tell a factor from seconds a layer. So each constant is drawn to the pooled one: off
+    by as much as that is, it counts like a figure that is off by a tenth.
+    """
     first_tokens = any(figure.metric == FIRST_TOKEN for each in points for figure in each.by_roofline())
     count = 3 if first_tokens else 2
 
+    near = np.array([getattr(pooled, name) for name in CONSTANTS[:count]]) / UNITS[:count] if pooled else None
+
     def errors(values: np.ndarray) -> np.ndarray:
         figures = [figure for each in points for figure in each.figures(_coefficients(values))]
-        return np.log([figure.simulated / figure.published for figure in figures])
+        off = np.log([figure.simulated / figure.published for figure in figures])
+        return off if near is None else np.append(off, LINEAR_BEYOND * (values / near - 1))
 
     found = least_squares(
         errors, START[:count], bounds=(LEAST[:count], MOST[:count]), loss="soft_l1", f_scale=LINEAR_BEYOND,
