@@ -107,7 +107,8 @@ def show_presets(format_: OutputFormat = Format.table) -> None:
     elif format_ is Format.csv:
         print(tables.csv_text(document), end="")
     else:
-        print(tables.document_text([_side_by_side(found, arrivals)], [], format_), end="")
+        notes = [f"note: {name}: {one.note}" for name, one in catalog.traffic.items() if one.note]
+        print(tables.document_text([_side_by_side(found, arrivals)], notes, format_), end="")
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from capsim.workload.arrivals import Profile, Ramp, Single, Spike, Windows, cycle, long_run_rate_per_s
 from capsim.workload.chats import ANY, Chat, Longest, draw, sample
-from capsim.workload.classes import Superposed
+from capsim.workload.classes import Superposed, together
 from capsim.workload.drawing import times
 from capsim.workload.prefixes import RUN_TOKENS, SHORT_RUN_TOKENS, Context
 from capsim.workload.sessions import Prefix, Retries, Users, shared_tokens
@@ -86,7 +86,7 @@ def sessions(
     if isinstance(workload.arrival, Closed):
         users = workload.arrival.users
         stages = _Stages.of(pool, AT_ONCE, closed=True)
-        history = _History(users / max(1e-9, float(stages.life_s.mean())))
+        history = _History(_Past(users / max(1e-9, float(stages.life_s.mean()))))
         begun = [
             one._replace(request=one.request % len(one.chat.pause_s))
             for one in _met(pool, stages, users, history, start)
@@ -97,7 +97,7 @@ def sessions(
         stages = _Stages.of(pool, response, closed=False)
         users = int(stream(seed, replication, "begun").poisson(history.most_per_s * stages.life_s.mean()))
         begun = _met(pool, stages, users, history, start)
-        chunks = times(family, stream(seed, replication, "arrivals"))
+        chunks = _times(family, seed, replication)
         arrival_s = (at_s for chunk in chunks for at_s in chunk.tolist())
     prefix = workload.prefix or Prefix()
     all_share = min(min(chat.prompt_tokens) for chat in pool) >= shared_tokens(prefix)
@@ -145,16 +145,22 @@ def requests_per_s(workload: Workload, longest: Longest = ANY) -> float:
     return float(requests * _history(_family(workload.arrival)).per_s(np.zeros(1))[0])
 
 
-def _family(arrival: Arrival | None) -> Single:
+def _family(arrival: Arrival | None) -> Single | Superposed:
     """What sessions arrive by."""
     assert arrival is not None
-    assert not isinstance(arrival, Superposed | Closed)
+    assert not isinstance(arrival, Closed)
     return arrival.arrivals if isinstance(arrival, Users) else arrival
 
 
+def _times(family: Single | Superposed, seed: int, replication: int) -> Iterator[np.ndarray]:
+    if isinstance(family, Superposed):
+        return (arrival_s for arrival_s, _ in together(family, seed, replication))
+    return times(family, stream(seed, replication, "arrivals"))
+
+
 @dataclass(frozen=True)
-class _History:
-    """How fast sessions began before the run: ``most_per_s``, less of it by the hour where there are ``shares``.
+class _Past:
+    """How fast sessions of one class began: ``most_per_s``, less of it by the hour where there are ``shares``.
 
     ``shares`` are those of equal parts of ``period_s``; the run begins at ``start_s`` of it.
     """
@@ -164,26 +170,43 @@ class _History:
     period_s: float = 1.0
     start_s: float = 0.0
 
-    def share(self, ago_s: np.ndarray) -> np.ndarray:
-        """The rate so long ago over the highest, shape (n,)."""
+    def per_s(self, ago_s: np.ndarray) -> np.ndarray:
+        """The rate so long ago, shape (n,)."""
         part = (self.start_s - ago_s) % self.period_s / self.period_s * len(self.shares)
-        return np.array(self.shares)[part.astype(int).clip(max=len(self.shares) - 1)]
+        return self.most_per_s * np.array(self.shares)[part.astype(int).clip(max=len(self.shares) - 1)]
+
+
+class _History:
+    """How fast sessions began before the run: those of all its parts, never more than ``most_per_s``."""
+
+    def __init__(self, *parts: _Past) -> None:
+        self._parts = parts
+        self.most_per_s = sum(part.most_per_s for part in parts)
 
     def per_s(self, ago_s: np.ndarray) -> np.ndarray:
         """The rate so long ago, shape (n,)."""
-        return self.most_per_s * self.share(ago_s)
+        return np.sum([part.per_s(ago_s) for part in self._parts], axis=0)
+
+    def share(self, ago_s: np.ndarray) -> np.ndarray:
+        """That rate over the highest, shape (n,)."""
+        return self.per_s(ago_s) / self.most_per_s
 
 
-def _history(family: Single) -> _History:
+def _history(family: Single | Superposed) -> _History:
+    alone = [one.arrival for one in family.classes] if isinstance(family, Superposed) else [family]
+    return _History(*map(_past, alone))
+
+
+def _past(family: Single) -> _Past:
     match family:
         case Profile() | Windows():
             rates, period_s, start_s = cycle(family)
-            return _History(max(rates), tuple(rate / max(rates) for rate in rates), period_s, start_s)
+            return _Past(max(rates), tuple(rate / max(rates) for rate in rates), period_s, start_s)
         case Spike():
-            return _History(family.rate_per_s)
+            return _Past(family.rate_per_s)
         case Ramp():
-            return _History(family.from_per_s)
-    return _History(long_run_rate_per_s(family))
+            return _Past(family.from_per_s)
+    return _Past(long_run_rate_per_s(family))
 
 
 class _Stages(NamedTuple):
