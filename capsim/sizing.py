@@ -5,7 +5,6 @@ A load that moves is sized for its peak; the same for its mean shows what averag
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from capsim import cost
@@ -43,7 +42,7 @@ def loads(resolved: Resolved) -> dict[str, Resolved]:
 
 
 def _under(resolved: Resolved, arrival: Open) -> Resolved:
-    return replace(resolved, workload=resolved.workload.changed(arrival=arrival, **LONG_ENOUGH))
+    return resolved.changed(workload=resolved.workload.changed(arrival=arrival, **LONG_ENOUGH))
 
 
 def size(resolved: Resolved, on_fleet: Callable[[int, Run], None]) -> dict[str, Any]:
@@ -92,7 +91,7 @@ def _fleet(resolved: Resolved, nodes: int) -> Resolved:
         requests = max(MIN_REQUESTS, math.ceil(TURNOVERS * batch))
         workload = workload.changed(**{**LONG_ENOUGH, "requests": requests})
     scenario = Scenario.model_validate({**dict(resolved.scenario), "nodes": nodes})
-    return replace(resolved, scenario=scenario, workload=workload)
+    return resolved.changed(scenario=scenario, workload=workload)
 
 
 def _tpot_s(resolved: Resolved) -> float:

@@ -156,7 +156,7 @@ def test_a_session_is_cached_while_its_context_is_in_the_pool_and_not_while_it_i
         return counts._rows[-1][2]
 
     cache.take(3)
-    cache.share(end, 3)
+    cache.share((end,), 0, 3)
     cache.leave((end,), 1)
     census.remember(7, end)
     assert cached() == 1
@@ -168,7 +168,7 @@ def test_a_session_is_cached_while_its_context_is_in_the_pool_and_not_while_it_i
         cache.load((end,), 0.0)
     else:
         cache.take(3)
-        cache.share(end, 3)
+        cache.share((end,), 0, 3)
     assert cached() == 1
 
 
@@ -187,9 +187,9 @@ def test_what_is_loaded_was_stored_and_no_tier_holds_more_than_it_can(events, si
         computed = (length - match.runs) * blocks
         if computed + match.offloaded_blocks <= cache.free_blocks - match.idle_blocks:
             cache.load(prefix[: match.runs], 0.0)
-            for run_ in prefix[match.runs :]:
+            for done in range(match.runs, length):
                 assert cache.take(blocks)
-                assert cache.share(run_, blocks) == blocks
+                assert cache.share(prefix, done, blocks) == blocks
             inside.append(prefix)
         elif inside:
             cache.leave(inside[0], len(inside.pop(0)))
@@ -220,9 +220,9 @@ def test_pool_and_tier_together_find_what_a_pool_of_both_sizes_finds(prompts, po
                 cache.load(prefix[: match.runs], 0.0)
             else:
                 cache.hold(prefix, match.runs)
-            for run_ in prefix[match.runs :]:
+            for done in range(match.runs, length):
                 assert cache.take(1)
-                cache.share(run_, 1)
+                cache.share(prefix, done, 1)
             cache.leave(prefix, length)
         return hits
 

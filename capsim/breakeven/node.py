@@ -95,7 +95,7 @@ def with_model_error(resolved: Resolved, carried: Carried) -> tuple[dict[str, An
     assert as_is is not None
     ends: list[Carried | None] = []
     for factor in reversed(error.step_time):
-        moved = instant(replace(resolved, step_factor=factor))
+        moved = instant(resolved.changed(step_factor=factor))
         ratio = 0.0 if moved is None else _per_s(resolved, moved) / _per_s(resolved, as_is)
         ends.append(replace(carried, requests_per_s=ratio * carried.requests_per_s) if ratio > 0 else None)
     told = {

@@ -5,15 +5,15 @@ import math
 from dataclasses import replace
 
 from capsim.capacity.sessions import Capacity, session_trials
-from capsim.capacity.trials import FEWEST, Trials
+from capsim.capacity.trials import Trials
 from capsim.experiment import Run
 from capsim.scenario import Resolved
 from capsim.stats import t_interval
 
 RELAXED = 1.1
 RUNG = 1.02
-ENOUGH = 12
-"""Replications after which two that are still within chance of each other are called alike."""
+FEW, ENOUGH = 3, 12
+"""Replications of a rung, and those after which two that are still within chance of each other are called alike."""
 RESOURCES = ("KV capacity", "memory bandwidth", "compute", "link", "batch cap")
 NOTHING = "none of these alone"
 
@@ -22,18 +22,18 @@ def relax(resolved: Resolved, resource: str) -> Resolved:
     """The same fleet with a tenth more of one resource."""
     device, memory, engine = resolved.device, resolved.memory, resolved.engine
     if resource == "KV capacity":
-        return replace(resolved, memory=replace(memory, blocks=math.ceil(memory.blocks * RELAXED)))
+        return resolved.changed(memory=replace(memory, blocks=math.ceil(memory.blocks * RELAXED)))
     if resource == "batch cap":
         seqs = math.ceil(engine.max_num_seqs * RELAXED)
         tokens = max(engine.max_num_batched_tokens, seqs)
         more = {"max_num_seqs": seqs, "max_num_batched_tokens": tokens}
-        return replace(resolved, engine=engine.model_copy(update=more))
+        return resolved.changed(engine=engine.model_copy(update=more))
     fields = {
         "memory bandwidth": ("memory_bytes_per_s",), "compute": ("bf16_flops", "fp8_flops", "fp4_flops"),
         "link": ("link_bytes_per_s",),
     }[resource]  # fmt: skip
     faster = {name: rate * RELAXED for name in fields if (rate := getattr(device, name)) is not None}
-    return replace(resolved, device=device.model_copy(update=faster))
+    return resolved.changed(device=device.model_copy(update=faster))
 
 
 def what_binds(resolved: Resolved, found: Capacity) -> tuple[str, dict[str, int]]:
@@ -46,8 +46,7 @@ def what_binds(resolved: Resolved, found: Capacity) -> tuple[str, dict[str, int]
     as it is, replication by replication, or they get more of these; those that stay together are named together.
     """
     base, low, high = found.trials, found.low, found.high
-    few = min(len(base.done[high]), max(FEWEST, resolved.scenario.replications))
-    as_it_is = sum(one.good_share for one in base.done[high][:few]) / few
+    as_it_is = sum(one.good_share for one in base.done[high][:FEW]) / FEW
     assert resolved.scenario.slo is not None
     target = resolved.scenario.slo.attained + as_it_is - base.goodput(high)[0]
     carried = dict.fromkeys(_can_bind(resolved, found.beyond), low)
@@ -55,7 +54,7 @@ def what_binds(resolved: Resolved, found: Capacity) -> tuple[str, dict[str, int]
     standing, rung, dropped = list(trials), high, dict.fromkeys(trials, high)
     while len(standing) > 1 or rung == high:
         for name in standing:
-            trials[name].replicate(rung, few)
+            trials[name].replicate(rung, FEW)
         dropped |= dict.fromkeys(standing, rung)
         survivors = [name for name in standing if trials[name].goodput(rung)[0] >= target]
         carried |= dict.fromkeys(survivors, rung)
@@ -77,7 +76,7 @@ def _apart(better: Trials, other: Trials, sessions: int) -> bool:
     """
     while True:
         counts = [len(trials.done.get(sessions, [])) for trials in (better, other)]
-        if min(counts) >= FEWEST:
+        if min(counts) >= FEW:
             pairs = zip(better.done[sessions], other.done[sessions], strict=False)
             mean, half_width = t_interval([one.good_share - two.good_share for one, two in pairs])
             if abs(mean) > half_width or min(counts) >= ENOUGH:

@@ -1,7 +1,6 @@
 """The fleet for a number of users: simulated whole behind its router, and with one node down at the peak."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from capsim.capacity.sessions import with_sessions
@@ -59,7 +58,7 @@ def smallest(passes: Callable[[int], bool], guess: int) -> int:
 
 
 def with_nodes(resolved: Resolved, nodes: int) -> Resolved:
-    return replace(resolved, scenario=resolved.scenario.model_copy(update={"nodes": nodes}))
+    return resolved.changed(scenario=resolved.scenario.model_copy(update={"nodes": nodes}))
 
 
 def _seen(trials: Trials, nodes: int) -> dict[str, Any]:

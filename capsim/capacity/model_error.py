@@ -1,6 +1,5 @@
 """What model error does to a node's sessions: the closed form at both ends of the step times, beside the simulation."""
 
-from dataclasses import replace
 from typing import Any
 
 from capsim.capacity.instant import Instant, instant
@@ -15,7 +14,7 @@ def sessions_bracket(resolved: Resolved, first: Instant, carried: tuple[int, int
     to those as they are. A high end of None has no bound: with such step times no number of sessions misses the SLO.
     """
     error = model_error(resolved)
-    fast, slow = (instant(replace(resolved, step_factor=factor)) for factor in error.step_time)
+    fast, slow = (instant(resolved.changed(step_factor=factor)) for factor in error.step_time)
     low = carried[0] if slow is None else min(carried[0], _moved(carried[0], first, slow))
     high = None if fast is None else max(carried[1], _moved(carried[1], first, fast))
     return {

@@ -1,7 +1,7 @@
 """How many sessions a node carries inside the SLO: users in a closed loop, their number searched."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from capsim.capacity.instant import Instant, at_limit, fleet_of, met_pause_s
 from capsim.capacity.traced import with_drawn_sessions
@@ -15,8 +15,10 @@ from capsim.workload.requests import with_users
 from capsim.workload.spec import check_turned_away
 
 MIN_REQUESTS = 2000
-TURNOVERS = 12
 WARMUP_SHARE = 0.25
+TURNOVERS, ENOUGH = 12, 10_000
+"""How long a run is: so many times what it remembers, the first share of it unmeasured. No more requests than enough
+are measured, as a large fleet tells in a short time what it does."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,23 @@ def search(resolved: Resolved, first: Instant, trials: Trials) -> Capacity:
 
 
 def with_sessions(resolved: Resolved, sessions: int) -> Resolved:
-    """The same fleet under a closed loop of ``sessions``, long enough for its batch to turn over many times.
+    """The same fleet under a closed loop of ``sessions``, long enough to forget how it began and to be measured.
 
     Raises
     ------
     ScenarioError
         The sessions would ask without end where they are turned away.
     """
-    requests = max(MIN_REQUESTS, round(TURNOVERS * _memory_requests(resolved, sessions)))
-    workload = with_users(resolved.workload, sessions, requests, int(WARMUP_SHARE * requests))
+    memory = _memory_requests(resolved, sessions)
+    requests = max(MIN_REQUESTS, round(TURNOVERS * memory))
+    warmup = int(WARMUP_SHARE * requests)
+    workload = with_users(resolved.workload, sessions, min(requests, warmup + ENOUGH), warmup)
     try:
         check_turned_away(workload, resolved.scenario.scheduler.queue_limit)
     except ValueError as error:
         hint = "a plan has closed-loop users: give think_s, or leave queue_limit out"
         raise ScenarioError.one(str(error), key="workload", hint=hint) from error
-    return replace(resolved, workload=workload)
+    return resolved.changed(workload=workload)
 
 
 def _memory_requests(resolved: Resolved, sessions: int) -> float:

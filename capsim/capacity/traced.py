@@ -1,7 +1,5 @@
 """Sessions for a scenario that has a trace of some: a closed loop cannot replay when they came."""
 
-from dataclasses import replace
-
 from capsim.scenario import Resolved
 from capsim.workload.fit_sessions import as_sessions
 
@@ -14,4 +12,4 @@ def with_drawn_sessions(resolved: Resolved) -> Resolved:
     if workload is None:
         return resolved
     note = "sessions per node are of sessions drawn as fitted to the trace, not of a replay"
-    return replace(resolved, workload=workload, trace=None, warnings=(*resolved.warnings, note))
+    return resolved.changed(workload=workload, trace=None, warnings=(*resolved.warnings, note))

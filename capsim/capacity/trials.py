@@ -1,12 +1,15 @@
 """Simulated trials of a load that grows by whole numbers, and the search for the last number that keeps the SLO.
 
 All numbers are met with the same random numbers. Far from the knee one replication decides; the two ends of the bracket
-get more of them until the interval of goodput lies on one side of the target, or there are as many as may be.
+get more of them until the interval of goodput lies on one side of the target, or there are as many as may be. These
+also tell better where goodput meets the target, about which the ends lie.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from capsim.errors import Infeasible
 from capsim.experiment import Interrupted, Replication, Run, replicate, summarise
@@ -14,8 +17,11 @@ from capsim.scenario import Resolved
 from capsim.stats import t_interval
 
 RESOLUTION = 1.05
-FEWEST, MOST = 3, 4
-"""Replications that an end of the bracket gets: at least so many, and at most so many times the scenario's."""
+NEAR, ASIDE, MOVES = 1.12, 1.008, 4
+"""How far around the target goodput is taken as a line, how near to it an end may come before both move, and how often
+they may."""
+FEWEST, MOST = 5, 2
+"""Replications that an end of the bracket gets: at least so many, or at most so many times the scenario's."""
 TOO_MANY = 64
 OnTrial = Callable[[int, Run], None]
 
@@ -73,13 +79,32 @@ class Trials:
 
     def spent(self, number: int) -> bool:
         """Whether that number has had all the replications that it may."""
-        return len(self.done[number]) >= MOST * self._resolved[number].scenario.replications
+        return len(self.done[number]) >= max(FEWEST, MOST * self._resolved[number].scenario.replications)
 
     def bracket(self) -> tuple[int, int | None]:
         """[last passing, first failing] of the numbers so far: 0 where none passes, None where none fails."""
         first_failing = min((number for number in self.done if not self.passes(number)), default=None)
         passing = [n for n in self.done if self.passes(n) and (first_failing is None or n < first_failing)]
         return max(passing, default=0), first_failing
+
+    def missed(self, number: int) -> float:
+        """By how much goodput misses the target, in times of what it may leave out."""
+        attained = self._attained(number)
+        return (attained - self.goodput(number)[0]) / max(0.01, 1 - attained)
+
+    def middle(self) -> float:
+        """Where goodput meets the target: on the line through what is known near there, else between the two ends."""
+        low, high = self.bracket()
+        if low == 0 or high is None:
+            return low * RESOLUTION if high is None else high / RESOLUTION
+        target, ends = self._attained(low), (self.goodput(low)[0], self.goodput(high)[0])
+        between = low + (high - low) * (ends[0] - target) / (ends[0] - ends[1])
+        near = [number for number in self.done if between / NEAR <= number <= between * NEAR]
+        if len(near) < 3:
+            return between
+        goodput, weights = [self.goodput(number)[0] for number in near], [len(self.done[number]) for number in near]
+        slope, at_zero = np.polyfit(near, goodput, 1, w=np.sqrt(weights))
+        return float(np.clip((target - at_zero) / slope, between / NEAR, between * NEAR)) if slope < 0 else between
 
     def _attained(self, number: int) -> float:
         slo = self._resolved[number].scenario.slo
@@ -90,6 +115,10 @@ class Trials:
 def find(trials: Trials, guess: int) -> tuple[int, int]:
     """[last passing, first failing], at most 5 % or one apart.
 
+    They lie about where goodput is found to meet the target, and as far apart as they may, as then the fewest
+    replications tell on which side of it they are; as more is known they move. Where what they say themselves does not
+    agree with that, all that was simulated decides.
+
     Raises
     ------
     Infeasible
@@ -97,36 +126,70 @@ def find(trials: Trials, guess: int) -> tuple[int, int]:
     Interrupted
         Ctrl-C; ``trials`` keeps what was simulated.
     """
-    while True:
-        low, high = trials.bracket()
-        number = _untried(trials, low, high, max(1, guess))
-        if number is None:
-            unsure = [end for end in (low, high) if end and not trials.sure(end) and not trials.spent(end)]
-            if not unsure:
-                break
-            number = min(unsure, key=lambda end: len(trials.done[end]))
-        if number > TOO_MANY * max(guess, TOO_MANY):
-            raise Infeasible(
-                "no load misses the SLO", remedies=["add a threshold that grows with load, such as ttft_s"]
-            )
+    while (number := _outside(trials, max(1, guess))) is not None:
         trials.replicate(number)
-    if low == 0:
-        raise Infeasible("not even one is served inside the SLO")
-    assert high is not None
-    return low, high
+    for _ in range(MOVES):
+        low, high = ends = _about(trials.middle())
+        while (number := _least_known(trials, ends)) is not None and _centred(ends, trials.middle()):
+            trials.replicate(number)
+        if number is None and trials.passes(low) and not trials.passes(high):
+            return ends
+    return _narrowed(trials, guess)
 
 
-def _untried(trials: Trials, low: int, high: int | None, guess: int) -> int | None:
-    """Where to look next; None where the bracket is narrow enough."""
+def _outside(trials: Trials, guess: int) -> int | None:
+    """What to try so that something passes and something fails; None where this is so.
+
+    Upwards as far again as was come, downwards the further the more requests miss the SLO.
+    """
+    low, high = trials.bracket()
     if not trials.done:
-        return max(1, round(guess / math.sqrt(RESOLUTION)))
-    stride = 1 + (RESOLUTION - 1) * 2 ** (len(trials.done) - 1)
+        return guess
     if high is None:
-        return max(low + 1, math.floor(low * stride))
-    if low == 0:
-        return None if high == 1 else min(high - 1, max(1, math.ceil(high / stride)))
-    if high - low <= 1 or high <= RESOLUTION * low:
+        number = max(low + 1, math.floor(RESOLUTION * low * low / min(trials.done)))
+        if number > TOO_MANY * max(guess, TOO_MANY):
+            remedy = "add a threshold that grows with load, such as ttft_s"
+            raise Infeasible("no load misses the SLO", remedies=[remedy])
+        return number
+    if low > 0:
         return None
-    above, below = trials.goodput(low)[0] - trials._attained(low), trials._attained(high) - trials.goodput(high)[0]
-    part = min(0.75, max(0.25, above / (above + below)))
-    return min(high - 1, max(low + 1, round(low + part * (high - low))))
+    if high == 1:
+        raise Infeasible("not even one is served inside the SLO")
+    return min(high - 1, max(1, math.ceil(high / RESOLUTION ** (1 + trials.missed(high)))))
+
+
+def _about(middle: float) -> tuple[int, int]:
+    """The widest bracket about a number that is narrow enough."""
+    one_apart = middle < RESOLUTION / (RESOLUTION - 1)
+    low = max(1, math.floor(middle) if one_apart else round(middle / math.sqrt(RESOLUTION)))
+    return low, _widest(low)
+
+
+def _widest(low: int) -> int:
+    return max(low + 1, math.floor(RESOLUTION * low))
+
+
+def _centred(ends: tuple[int, int], middle: float) -> bool:
+    """Whether a number lies between two ends, and near neither if they are more than one apart."""
+    low, high = ends
+    return _about(middle) == ends or (high > low + 1 and low * ASIDE <= middle <= high / ASIDE)
+
+
+def _least_known(trials: Trials, ends: tuple[int, int]) -> int | None:
+    """That of the ends to simulate next; None where both are sure, or have had all that they may."""
+    open_ = [end for end in ends if end not in trials.done or not (trials.sure(end) or trials.spent(end))]
+    return min(open_, key=lambda end: len(trials.done.get(end, [])), default=None)
+
+
+def _narrowed(trials: Trials, guess: int) -> tuple[int, int]:
+    """The last passing and the first failing of all that was simulated, and of what lies between them."""
+    while True:
+        number = _outside(trials, guess)
+        if number is None:
+            low, high = trials.bracket()
+            assert high is not None
+            wide = high > _widest(low)
+            number = (low + high) // 2 if wide else _least_known(trials, (low, high))
+            if number is None:
+                return low, high
+        trials.replicate(number)

@@ -47,7 +47,7 @@ def _model_error(done: Run) -> dict[str, Any] | None:
         if is_long:
             resolved = _cut(resolved)
             first = replicate(resolved, 0)
-        fast, slow = (replicate(replace(resolved, step_factor=factor), 0) for factor in error.step_time)
+        fast, slow = (replicate(resolved.changed(step_factor=factor), 0) for factor in error.step_time)
     except KeyboardInterrupt:  # between two simulations
         return None
     if any(one.records.interrupted for one in (first, fast, slow)):
@@ -69,7 +69,7 @@ def _cut(resolved: Resolved) -> Resolved:
     warmup = resolved.workload.warmup_requests
     pinned = {} if warmup is None else {"warmup_requests": min(warmup, MOST_REQUESTS // 2)}
     workload = resolved.workload.changed(requests=MOST_REQUESTS, duration_s=None, **pinned)
-    return replace(resolved, workload=workload)
+    return resolved.changed(workload=workload)
 
 
 def _latency(done: Run, name: str, figure: str, three: _Three, error: ModelError) -> Bracket | None:

@@ -1,9 +1,10 @@
 """A scenario with every name looked up: what the rest of capsim works on."""
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from capsim.workload.requests import mean_think_s, sample_lengths, sample_reused
 from capsim.workload.spec import Closed, Workload
 from capsim.workload.steady import AT_ONCE, Response, requests_per_s
 from capsim.workload.traces import Trace
+
+STEP_TIMES_DEPEND_ON = {"model", "weights", "kv_format", "node", "device", "layout", "efficiency", "measured_on"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,19 @@ class Resolved:
     def replica_block_bytes(self) -> float:
         """Bytes of a KV block on all ranks of its replica, each taken as the fullest."""
         return self.memory.block_bytes * self.layout.tp * self.layout.pp
+
+    def changed(self, **changes: Any) -> "Resolved":
+        """A copy with other values of some fields. It shares what step times have looked up, unless they depend on one.
+
+        Raises
+        ------
+        TypeError
+            There is no such field.
+        """
+        copy = replace(self, **changes)
+        if STEP_TIMES_DEPEND_ON.isdisjoint(changes):
+            copy.__dict__["_step_time_model"] = self._step_time_model
+        return copy
 
     def step_time_model(self) -> StepTimeModel:
         """One for all replications: it remembers what it has looked up."""

@@ -98,7 +98,7 @@ class Holding:
             full = min(run[1], computed_tokens) // self._block_tokens - sequence.shared_blocks
             if run[1] > ends_by:
                 return
-            shared = self._cache.share(run, full)
+            shared = self._cache.share(sequence.prefix, sequence.runs, full)
             if shared is None:
                 sequence.prefix = sequence.prefix[: sequence.runs]
                 return

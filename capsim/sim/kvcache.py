@@ -5,10 +5,17 @@ too, so that two prompts share KV exactly as far as their leading runs agree. A 
 becomes an entry that many sequences may hold. Nobody's entries stay, the least recently held going first when room is
 needed; a sequence lets go of its last run first, so that a prefix never goes before what builds on it. With tiers
 below the pool, what goes is offloaded to them and may be loaded again.
+
+So the runs of a prompt that are in the pool come before those that are not, and those that somebody holds before the
+idle ones. An entry counts who holds it and nothing after it, and the entries right after it that are held: what comes
+and goes is told to no more entries than change hands.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from itertools import accumulate, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from capsim.memory import BlockRule
@@ -32,6 +39,13 @@ class Match(NamedTuple):
 NO_MATCH = Match(0, 0, 0)
 
 
+def _first(prefix: tuple[Run, ...], runs: int, where: Container[Run], *, there: bool) -> int:
+    """How many of the leading ``runs`` come before the first that is (not) there, as are all after it."""
+    if runs and (prefix[runs - 1] in where) != there:
+        return runs
+    return bisect_left(range(runs), True, key=lambda index: (prefix[index] in where) == there)
+
+
 class KVCache:
     """Counts of blocks, and entries by run. ``rule`` says how many blocks a sequence of some context holds.
 
@@ -51,6 +65,7 @@ class KVCache:
         self.on_enter: Callable[[Run], None] | None = None
         self.offload = offload
         self._blocks: dict[Run, int] = {}
+        self._ends: dict[Run, int] = {}  # blocks of each entry and of all before it
         self._holders: dict[Run, int] = {}
         self._idle: OrderedDict[Run, None] = OrderedDict()
         self._arrival_s: dict[Run, float] = {}  # of entries that are being loaded, or were
@@ -65,9 +80,13 @@ class KVCache:
         """Blocks that sequences hold or that idle entries keep."""
         return self.used_blocks + self.idle_blocks
 
-    def begin_with(self, runs: dict[Run, int]) -> None:
-        """Idle entries of an empty pool with their blocks, the least recently held first; there must be room."""
+    def begin_with(self, runs: dict[Run, int], ends: dict[Run, int]) -> None:
+        """Idle entries of an empty pool with their blocks, the least recently held first; there must be room.
+
+        ``ends`` has the blocks up to the end of each.
+        """
         self._blocks |= runs
+        self._ends |= {run: ends[run] for run in runs}
         self._holders |= dict.fromkeys(runs, 0)
         self._idle |= dict.fromkeys(runs)
         self.idle_blocks = self.allocated_blocks = sum(runs.values())
@@ -91,15 +110,11 @@ class KVCache:
         """How much of a context of ``known_tokens`` is here. Nothing is held by it."""
         if not prefix:
             return NO_MATCH
-        runs = blocks = idle = 0
-        for run in prefix:
-            held = self._blocks.get(run)
-            if held is None or run[1] > known_tokens:
-                break
-            runs += 1
-            blocks += held
-            if run in self._idle:
-                idle += held
+        known = bisect_right(prefix, known_tokens, key=itemgetter(1))
+        runs = _first(prefix, known, self._blocks, there=False)
+        held = _first(prefix, runs, self._idle, there=True)
+        blocks = self._end(prefix, runs)
+        idle = blocks - self._end(prefix, held)
         if self.offload is None:
             return Match(runs, blocks, idle)
         offloaded_runs = offloaded_blocks = 0
@@ -117,12 +132,17 @@ class KVCache:
 
     def hold(self, prefix: tuple[Run, ...], runs: int) -> None:
         """Hold the first ``runs`` runs of a prompt; they must be in the pool."""
-        for run in prefix[:runs]:
-            if run in self._idle:
-                del self._idle[run]
-                self.idle_blocks -= self._blocks[run]
-                self.free_blocks -= self._blocks[run]
-            self._holders[run] += 1
+        holders, idle, held = self._holders, self._idle, runs
+        while held:
+            run = prefix[held - 1]
+            holders[run] += 1
+            if holders[run] > 1:
+                break
+            del idle[run]
+            held -= 1
+        blocks = self._end(prefix, runs) - self._end(prefix, held)
+        self.idle_blocks -= blocks
+        self.free_blocks -= blocks
 
     def load(self, runs: tuple[Run, ...], now_s: float) -> tuple[float, list[int]]:
         """Hold leading runs of a prompt, those of the tiers below loaded; there must be room.
@@ -131,12 +151,15 @@ class KVCache:
         """
         assert self.offload is not None
         loaded = {run: blocks for run in runs if (blocks := self.offload.get(run)) is not None}
-        self.hold(tuple(run for run in runs if run not in loaded), len(runs))
+        self.hold(runs, len(runs) - len(loaded))
         taken = self.offload.take(loaded)  # before room is made: what goes for them may push others out
         room = self.take(sum(taken))
         assert room, "a request loads KV without room"
         arrival_s = self.offload.load(taken, now_s)
         self._blocks |= loaded
+        above = self._end(runs, len(runs) - len(loaded))
+        ends = islice(accumulate(loaded.values(), initial=above), 1, None)
+        self._ends |= zip(loaded, ends, strict=True)
         self._holders |= dict.fromkeys(loaded, 1)
         self._arrival_s |= dict.fromkeys(loaded, arrival_s)
         if self.on_enter is not None:
@@ -148,15 +171,17 @@ class KVCache:
         """When all of those of some runs that are in the pool have been loaded, ``now_s`` where they are already."""
         return max([now_s, *(self._arrival_s.get(run, now_s) for run in runs)]) if self._arrival_s else now_s
 
-    def share(self, run: Run, blocks: int) -> int | None:
-        """Make blocks of the caller's own an entry that it holds. Returns how many blocks of its own became shared.
+    def share(self, prefix: tuple[Run, ...], runs: int, blocks: int) -> int | None:
+        """Make blocks of the caller's own the entry after the first ``runs`` runs of its prompt, which it holds.
 
-        Where somebody else has made the entry meanwhile, that one is held and the caller's blocks are freed; None,
-        and nothing changed, where it covers more than the caller has.
+        Returns how many blocks of its own became shared. Where somebody else has made the entry meanwhile, that one is
+        held and the caller's blocks are freed; None, and nothing changed, where it covers more than the caller has.
         """
+        run = prefix[runs]
         made = self._blocks.get(run)
         if made is None:
             self._blocks[run], self._holders[run] = blocks, 1
+            self._ends[run] = self._end(prefix, runs) + blocks
             if self.on_enter is not None:
                 self.on_enter(run)
             if self.offload is not None:
@@ -165,23 +190,34 @@ class KVCache:
         if made > blocks:
             return None
         self._arrival_s.pop(run, None)  # the caller's copy is there now
-        self.hold((run,), 1)
+        self.hold(prefix, runs + 1)
+        if runs:  # held as the one before an entry that is held, and no more for itself
+            self._holders[prefix[runs - 1]] -= 1
         self.give(made)
         return made
 
     def leave(self, prefix: tuple[Run, ...], runs: int) -> None:
         """Let go of the first ``runs`` runs of a prompt, the last one first."""
-        for run in reversed(prefix[:runs]):
-            self._holders[run] -= 1
-            if not self._holders[run]:
-                self._idle[run] = None
-                self.idle_blocks += self._blocks[run]
-                self.free_blocks += self._blocks[run]
+        holders, idle, held = self._holders, self._idle, runs
+        while held:
+            run = prefix[held - 1]
+            holders[run] -= 1
+            if holders[run]:
+                break
+            idle[run] = None
+            held -= 1
+        blocks = self._end(prefix, runs) - self._end(prefix, held)
+        self.idle_blocks += blocks
+        self.free_blocks += blocks
+
+    def _end(self, prefix: tuple[Run, ...], runs: int) -> int:
+        """Blocks of the first ``runs`` runs of a prompt, which are in the pool."""
+        return self._ends[prefix[runs - 1]] if runs else 0
 
     def _evict(self) -> None:
         run, _ = self._idle.popitem(last=False)
         blocks = self._blocks.pop(run)
-        del self._holders[run]
+        del self._holders[run], self._ends[run]
         self._arrival_s.pop(run, None)
         self.idle_blocks -= blocks
         self.freed_blocks += blocks

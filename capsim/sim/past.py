@@ -6,7 +6,6 @@ from itertools import count, islice
 from typing import NamedTuple
 
 from capsim.sim.kvcache import KVCache
-from capsim.sim.offload import Tier
 from capsim.sim.router import home
 from capsim.workload.chats import Chat
 from capsim.workload.prefixes import Run, held_tokens
@@ -88,12 +87,11 @@ class _Pool:
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
         self._block_tokens = cache.rule.block_tokens
-        tiers = [] if cache.offload is None else cache.offload.tiers
-        self._stores: list[KVCache | Tier] = [cache, *tiers]
-        self._rooms = [cache.total_blocks, *(tier.capacity_blocks for tier in tiers)]
+        self._tiers = [] if cache.offload is None else cache.offload.tiers
+        self._rooms = [cache.total_blocks, *(tier.capacity_blocks for tier in self._tiers)]
         self._taken: list[dict[Run, int]] = [{} for _ in self._rooms]
         self._level = 0
-        self._seen: set[Run] = set()
+        self._ends: dict[Run, int] = {}
         self.room_tokens = sum(self._rooms) * self._block_tokens
 
     @property
@@ -103,26 +101,27 @@ class _Pool:
     def add(self, chain: tuple[Run, ...], computed_tokens: int) -> None:
         """Take in what is not here yet of a context, as far as the pool alone could have held it."""
         new = len(chain)
-        while new and chain[new - 1] not in self._seen:  # where one is here, all before it are
+        while new and chain[new - 1] not in self._ends:  # where one is here, all before it are
             new -= 1
         full = [min(end, computed_tokens) // self._block_tokens for _, end in chain[max(new - 1, 0) :]]
         before = full.pop(0) if new else 0
-        for run, blocks in zip(chain[new:], full, strict=True):
-            if blocks > self._cache.total_blocks or not self._take(run, blocks - before):
+        for run, end in zip(chain[new:], full, strict=True):
+            if end > self._cache.total_blocks or not self._take(run, end - before):
                 return
-            before = blocks
+            self._ends[run] = before = end
 
     def settle(self) -> None:
         """Put into the pool and its tiers what they hold when the run begins, the least recently held first."""
-        for store, runs in zip(self._stores, self._taken, strict=True):
-            store.begin_with(dict(reversed(runs.items())))
+        in_pool, *below = (dict(reversed(runs.items())) for runs in self._taken)
+        self._cache.begin_with(in_pool, self._ends)
+        for tier, runs in zip(self._tiers, below, strict=True):
+            tier.begin_with(runs)
 
     def _take(self, run: Run, blocks: int) -> bool:
         while self.has_room and blocks > self._rooms[self._level]:
             self._level += 1
         if not self.has_room:
             return False
-        self._seen.add(run)
         self._rooms[self._level] -= blocks
         self._taken[self._level][run] = blocks
         return True

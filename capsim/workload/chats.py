@@ -142,22 +142,29 @@ class _Part:
 
         The last is the first that is not served, if there is one.
         """
-        compaction, longest, cap = self._session.compaction, self._longest, self._workload.max_tokens
-        if compaction is None and longest == ANY:
+        prompts, summaries = self._contexts(first, new, output)
+        takes, cap = self._longest.takes, self._workload.max_tokens
+        if takes(max(prompts), cap or max(output)):
+            return prompts, summaries, len(prompts)
+        each = zip(prompts, output, strict=True)
+        served = next((n for n, (prompt, answer) in enumerate(each) if not takes(prompt, cap or answer)), len(prompts))
+        return prompts[: served + 1], summaries[: served + 1], served
+
+    def _contexts(self, first: int, new: list[int], output: list[int]) -> tuple[list[int], list[int]]:
+        """Prompts as long as the session goes on, and the summaries made by then."""
+        compaction = self._session.compaction
+        if compaction is None:
             prompts = list(accumulate(map(add, output, new), initial=first))
-            return prompts, [0] * len(prompts), len(prompts)
-        prompts, summaries = [first], [0]
-        for served, answer in enumerate(output):
-            if not longest.takes(prompts[-1], cap or answer):
-                return prompts, summaries, served
-            if served == len(new):
-                break
-            prompt, made = prompts[-1] + answer + new[served], summaries[-1]
-            if compaction is not None and prompt > compaction.at_tokens:
-                prompt, made = compaction.to_tokens + new[served], made + 1
+            return prompts, [0] * len(prompts)
+        prompts, summaries, made = [first], [0], 0
+        at_tokens, to_tokens = compaction.at_tokens, compaction.to_tokens
+        for answer, more in zip(output, new, strict=False):
+            prompt = prompts[-1] + answer + more
+            if prompt > at_tokens:
+                prompt, made = to_tokens + more, made + 1
             prompts.append(prompt)
             summaries.append(made)
-        return prompts, summaries, len(prompts)
+        return prompts, summaries
 
     def rounds(self) -> list[list[int]]:
         """For each session and each of its requests the calls to tools that follow at once; none before a pause."""
