@@ -73,12 +73,17 @@ def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) 
     return draw_arrivals(timed, seed, replication)[0]
 
 
-def requests_per_s(workload: Workload) -> float:
-    """Requests a second of an open workload, over a long time."""
+def long_run_rate_per_s(workload: Workload) -> float:
+    """Requests or, where those come in some, sessions a second of an open workload, over a long time."""
     arrival = workload.arrival
     assert arrival is not None
     assert not isinstance(arrival, (Closed, Users))
-    return mean_rate_per_s(arrival) * float(chats.requests(workload).mean())
+    return mean_rate_per_s(arrival)
+
+
+def requests_per_s(workload: Workload) -> float:
+    """Requests a second of an open workload, over a long time."""
+    return long_run_rate_per_s(workload) * float(chats.requests(workload).mean())
 
 
 def _session_figures(some: list[chats.Chat], prefix: Prefix) -> dict[str, object]:

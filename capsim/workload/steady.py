@@ -97,8 +97,7 @@ def sessions(
         stages = _Stages.of(pool, response, closed=False)
         users = int(stream(seed, replication, "begun").poisson(history.most_per_s * stages.life_s.mean()))
         begun = _met(pool, stages, users, history, start)
-        chunks = _times(family, seed, replication)
-        arrival_s = (at_s for chunk in chunks for at_s in chunk.tolist())
+        arrival_s = _begin_s(family, seed, replication)
     prefix = workload.prefix or Prefix()
     all_share = min(min(chat.prompt_tokens) for chat in pool) >= shared_tokens(prefix)
     return SessionTraffic(
@@ -111,23 +110,24 @@ def sessions(
 
 def request_times(workload: Workload, seed: int, replication: int) -> np.ndarray:
     """When requests of open sessions come within ``duration_s``, if answers take no time. Shape (n,), in order."""
-    drawn, span_s = sessions(workload, seed, replication, None), workload.duration_s or 0.0
-    met = [one for one in drawn.begun if one.request < len(one.chat.pause_s)]
+    span_s, begun = workload.duration_s or 0.0, sessions(workload, seed, replication, None).begun
+    met = [one for one in begun if one.request < len(one.chat.pause_s)]
     times_s = [one.start_s + _since_first(one.chat.pause_s[one.request :]) for one in met]
-    times_s += [at_s for at_s, _ in _beginning(drawn, span_s)]
+    times_s += [at_s for at_s, _ in _beginning(workload, span_s, seed, replication)]
     return np.sort(np.concatenate([one[one <= span_s] for one in (np.empty(0), *times_s)]))
 
 
 def sessions_in(workload: Workload, seed: int, replication: int) -> list[tuple[np.ndarray, Chat]]:
     """Open sessions that begin within ``duration_s``, as far as they come in it: when their requests do, and these."""
     span_s = workload.duration_s or 0.0
-    return [_until(span_s, *one) for one in _beginning(sessions(workload, seed, replication, None), span_s)]
+    return [_until(span_s, *one) for one in _beginning(workload, span_s, seed, replication)]
 
 
-def _beginning(drawn: SessionTraffic, span_s: float) -> Iterator[tuple[np.ndarray, Chat]]:
+def _beginning(workload: Workload, span_s: float, seed: int, replication: int) -> Iterator[tuple[np.ndarray, Chat]]:
     """When the requests of each session that begins in the span come, and what they are."""
-    begins_s = takewhile(lambda at_s: at_s <= span_s, drawn.arrival_s)
-    return ((at_s + _since_first(chat.pause_s), chat) for at_s, chat in zip(begins_s, drawn.chats, strict=False))
+    begin_s = takewhile(lambda at_s: at_s <= span_s, _begin_s(_family(workload.arrival), seed, replication))
+    drawn = draw(workload, ANY, seed, replication, "")
+    return ((at_s + _since_first(chat.pause_s), chat) for at_s, chat in zip(begin_s, drawn, strict=False))
 
 
 def _until(end_s: float, at_s: np.ndarray, chat: Chat) -> tuple[np.ndarray, Chat]:
@@ -152,10 +152,13 @@ def _family(arrival: Arrival | None) -> Single | Superposed:
     return arrival.arrivals if isinstance(arrival, Users) else arrival
 
 
-def _times(family: Single | Superposed, seed: int, replication: int) -> Iterator[np.ndarray]:
+def _begin_s(family: Single | Superposed, seed: int, replication: int) -> Iterator[float]:
+    """When sessions begin, one after the other without end."""
     if isinstance(family, Superposed):
-        return (arrival_s for arrival_s, _ in together(family, seed, replication))
-    return times(family, stream(seed, replication, "arrivals"))
+        chunks = (arrival_s for arrival_s, _ in together(family, seed, replication))
+    else:
+        chunks = times(family, stream(seed, replication, "arrivals"))
+    return (at_s for chunk in chunks for at_s in chunk.tolist())
 
 
 @dataclass(frozen=True)
