@@ -6,6 +6,7 @@ from typing import Any
 
 from capsim import units
 from capsim.glossary import LATENCIES, METRICS
+from capsim.json_text import to_json
 
 Rows = list[list[str]]
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
@@ -13,8 +14,6 @@ PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
 
 def render_run(summary: dict[str, Any], format_: str) -> str:
     """A run's summary in one of the four formats."""
-    from capsim.store import to_json
-
     if format_ == "json":
         return to_json(summary)
     if format_ == "csv":

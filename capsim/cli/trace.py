@@ -32,6 +32,7 @@ def describe_trace(file: File, columns: Columns = None, format_: OutputFormat = 
 
     from capsim.catalog import load_catalog
     from capsim.cli import tables
+    from capsim.json_text import to_json
     from capsim.workload.describe import describe
     from capsim.workload.traces import read_trace
 
@@ -39,8 +40,6 @@ def describe_trace(file: File, columns: Columns = None, format_: OutputFormat = 
     found = describe(read, load_catalog().workloads)
     document = {**asdict(found), "figures": found.figures.model_dump(), "warnings": list(read.warnings)}
     if format_ is Format.json:
-        from capsim.store import to_json
-
         print(to_json(document), end="")
     elif format_ is Format.csv:
         print(tables.csv_text(document), end="")
@@ -91,6 +90,7 @@ def show_presets(format_: OutputFormat = Format.table) -> None:
     """What each preset of the catalog generates, beside its source where that is known."""
     from capsim.catalog import load_catalog
     from capsim.cli import tables
+    from capsim.json_text import to_json
     from capsim.workload.generated import generated_beside
 
     catalog = load_catalog()
@@ -103,8 +103,6 @@ def show_presets(format_: OutputFormat = Format.table) -> None:
         arrivals[f"{name}: generated"] = catalog.provenance["workloads", name].of("arrival").basis
     document = {name: {"arrivals": arrivals.get(name), **one.model_dump()} for name, one in found.items()}
     if format_ is Format.json:
-        from capsim.store import to_json
-
         print(to_json(document), end="")
     elif format_ is Format.csv:
         print(tables.csv_text(document), end="")

@@ -155,10 +155,8 @@ def _family(arrival: Arrival | None) -> Single | Superposed:
 def _begin_s(family: Single | Superposed, seed: int, replication: int) -> Iterator[float]:
     """When sessions begin, one after the other without end."""
     if isinstance(family, Superposed):
-        chunks = (arrival_s for arrival_s, _ in together(family, seed, replication))
-    else:
-        chunks = times(family, stream(seed, replication, "arrivals"))
-    return (at_s for chunk in chunks for at_s in chunk.tolist())
+        return (at_s for chunk, _ in together(family, seed, replication) for at_s in chunk.tolist())
+    return (at_s for chunk in times(family, stream(seed, replication, "arrivals")) for at_s in chunk.tolist())
 
 
 @dataclass(frozen=True)

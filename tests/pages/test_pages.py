@@ -5,9 +5,10 @@ import yaml
 from conftest import ROOT, text_of
 
 from capsim import jobs
+from capsim.json_text import to_json
 from capsim.levers import load_stack, stack
 from capsim.pages.parts import sweeps
-from capsim.store import replace_file, to_json
+from capsim.store import replace_file
 from capsim.sweep import load_sweep, run_sweep
 
 PAGES = sorted(path.stem for path in (ROOT / "capsim/pages").glob("*.py") if path.stem != "__init__")
