@@ -1,8 +1,19 @@
 """Errors a user can act on: where, what, and what to do."""
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room on the disk, then start again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "ask for the right to, or give another place"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "close other programs, or allow more open files"),
+}
+"""What to do where the system refuses a file."""
 
 
 @dataclass
@@ -67,3 +78,19 @@ def did_you_mean(word: str, known: list[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(sorted(known))}" if known else ""
+
+
+@contextmanager
+def refusals(what: Literal["read", "written"], path: str | Path, more: str = "") -> Iterator[None]:
+    """What the system refuses is bad input: which file, why, what is not lost by it (``more``), and what to do.
+
+    Raises
+    ------
+    ScenarioError
+        The file cannot be read, or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot be {what}: {error.strerror or error}{more}"
+        raise ScenarioError.one(message, path=path, hint=REMEDIES.get(error.errno or 0, "")) from error

@@ -18,7 +18,7 @@ from capsim.sim.cluster import simulate
 from capsim.sim.columns import Requests
 from capsim.sim.records import Records
 from capsim.sim.spec import ClusterSpec, OffloadTier, Policy
-from capsim.stats import t_interval
+from capsim.stats import bounded, t_interval
 from capsim.workload.levels import part_met
 from capsim.workload.requests import traffic
 from capsim.workload.spec import Closed
@@ -271,8 +271,7 @@ def _targets(resolved: Resolved, replications: list[Replication]) -> dict[str, A
     mean, half_width = t_interval([r.good_share for r in replications])
     later = {} if slo.later_turns is None else {"later_turns": slo.later_thresholds}
     target = {**slo.thresholds, **later, "attained": slo.attained, "passed": bool(mean >= slo.attained)}
-    interval = None if np.isnan(half_width) else [max(0.0, mean - half_width), min(1.0, mean + half_width)]
-    return {"goodput": mean, "goodput_ci95": interval, "slo": target}
+    return {"goodput": mean, "goodput_ci95": bounded(mean, half_width, 1.0), "slo": target}
 
 
 def _totals(replications: list[Replication]) -> dict[str, int]:
@@ -341,7 +340,8 @@ def _averaged(parts: list[Any]) -> Any:
 def _latency(replications: list[Replication], latency: str, *, withhold: bool) -> dict[str, Any]:
     """Means over replications of the mean and the percentiles, with 95 % intervals of the mean and of p95.
 
-    One replication takes its intervals from consecutive batches of itself.
+    One replication takes its intervals from consecutive batches of itself: requests that share a queue are alike, and
+    order statistics of them all (``stats.quantile_interval``) would promise more than they know.
     """
     rows = [r.latencies[latency] for r in replications]
     means = {key: _mean([row[key] for row in rows]) for key in rows[0]}
@@ -351,9 +351,7 @@ def _latency(replications: list[Replication], latency: str, *, withhold: bool) -
         return dict.fromkeys(result)
     for key, name in (("mean", "ci95"), ("p95", "p95_ci95")):
         values = [row[key] for row in batches if not np.isnan(row[key])]
-        half_width = t_interval(values)[1] if len(values) > 1 else float("nan")
-        if not np.isnan(half_width):
-            result[name] = [means[key] - half_width, means[key] + half_width]
+        result[name] = bounded(means[key], t_interval(values)[1]) if values else None
     return result
 
 

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from capsim.errors import refusals
+
 FILE = "progress.json"
 State = Literal["running", "done", "failed", "interrupted"]
 
@@ -20,7 +22,11 @@ class ProgressFile:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
-        self._started_s = time.time()
+        self._started_s = self._began_s = time.time()
+
+    def began(self, seconds_ago: float) -> None:
+        """Tell the pace from then on: what it took to get ready, as for processes to start, says nothing of it."""
+        self._began_s = time.time() - seconds_ago
 
     def tell(
         self,
@@ -31,9 +37,15 @@ class ProgressFile:
         live: dict[str, Any] | None = None,
         message: str = "",
     ) -> float | None:
-        """Replace the file in one step, so that a reader sees a whole one; the seconds left, None if not known."""
+        """Replace the file in one step, so that a reader sees a whole one; the seconds left, None if not known.
+
+        Raises
+        ------
+        ScenarioError
+            The system refuses to write it.
+        """
         now_s = time.time()
-        left_s = max(0.0, total - done) * (now_s - self._started_s) / done if done and total is not None else None
+        left_s = max(0.0, total - done) * (now_s - self._began_s) / done if done and total is not None else None
         if self._directory is None:
             return left_s
         document = {
@@ -41,10 +53,12 @@ class ProgressFile:
             "eta_s": left_s,
             "pid": os.getpid(), "live": live or {}, "message": message,
         }  # fmt: skip
-        self._directory.mkdir(parents=True, exist_ok=True)
-        fresh = self._directory / f".{FILE}.{os.getpid()}"
-        fresh.write_text(json.dumps(document) + "\n")
-        fresh.replace(self._directory / FILE)
+        place = self._directory / FILE
+        with refusals("written", place):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            fresh = place.with_name(f".{FILE}.{os.getpid()}")
+            fresh.write_text(json.dumps(document) + "\n")
+            fresh.replace(place)
         return left_s
 
     def withdraw(self) -> None:

@@ -19,6 +19,14 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(sample.mean()), float(stdtrit(sample.size - 1, (1 + level) / 2) * error)
 
 
+def bounded(mean: float, half_width: float, most: float = np.inf) -> list[float] | None:
+    """[low, high] of an interval around what lies between 0 and ``most``; None where its half width is NaN.
+
+    A t interval of few values can reach below 0, or a share beyond 1, where the truth cannot be.
+    """
+    return None if np.isnan(half_width) else [max(0.0, mean - half_width), min(most, mean + half_width)]
+
+
 def difference_interval(one: ArrayLike, other: ArrayLike, *, paired: bool, level: float = 0.95) -> tuple[float, float]:
     """Mean of ``other`` - ``one`` and the half width of its confidence interval, NaN where either is a single value.
 

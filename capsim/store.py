@@ -1,7 +1,6 @@
 """The run directory: written whole or not at all, and read again."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from capsim.errors import ScenarioError
+from capsim.errors import ScenarioError, refusals
 from capsim.experiment import SCHEMA_VERSION, Replication, Run
 from capsim.glossary import LATENCIES
 from capsim.json_text import to_json
@@ -65,16 +64,22 @@ def load(directory: Path) -> Saved:
         It holds no run, or one that cannot be read.
     """
     try:
-        summary = json.loads((directory / "summary.json").read_text())
-        rows = pd.read_parquet(directory / "replications.parquet")
-    except FileNotFoundError as error:
-        hint = "capsim run SCENARIO --out DIR writes one"
-        raise ScenarioError.one("holds no run", path=directory, hint=hint) from error
-    except (OSError, ValueError) as error:
+        with refusals("read", directory):
+            _recover(directory)
+            summary, rows = _read(directory)
+    except ValueError as error:
         raise ScenarioError.one(f"cannot be read: {error}", path=directory) from error
     if summary.get("schema_version") != SCHEMA_VERSION:
         raise ScenarioError.one("is of another version of capsim: run it again", path=directory)
     return Saved(summary, rows, directory)
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    try:
+        return json.loads((directory / "summary.json").read_text()), pd.read_parquet(directory / "replications.parquet")
+    except FileNotFoundError as error:
+        hint = "capsim run SCENARIO --out DIR writes one"
+        raise ScenarioError.one("holds no run", path=directory, hint=hint) from error
 
 
 def _row(one: Replication) -> dict[str, Any]:
@@ -85,16 +90,19 @@ def _row(one: Replication) -> dict[str, Any]:
 
 
 def check_target(directory: Path) -> None:
-    """Refuse a place that is taken by something else or cannot be written, before any work is spent on it.
+    """Refuse a place that is taken by something else or cannot be written, before any work is spent on it, and put back
+    what a killed process left beside it.
 
     Raises
     ------
     ScenarioError
         The place is taken, or the system refuses to write there.
     """
-    if directory.exists() and not directory.is_dir():
-        raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
-    there = [file.name for file in directory.iterdir()] if directory.is_dir() else []
+    with refusals("read", f"--out {directory}"):
+        _recover(directory)
+        if directory.exists() and not directory.is_dir():
+            raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
+        there = [file.name for file in directory.iterdir()] if directory.is_dir() else []
     ours = any(name in there for name in OURS) or all(PROGRESS in name for name in there)  # of a run that was killed
     if not ours:
         raise ScenarioError.one("is not empty and holds no run: give another directory", path=f"--out {directory}")
@@ -126,41 +134,38 @@ def _fill(place: Path, run: Run) -> None:
 
 
 def _write_whole(directory: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a fresh directory and put it in place in one rename."""
+    """Fill a fresh directory and put it in place; an earlier one stands aside until it is."""
     check_target(directory)
     fresh = _fresh(directory)
     try:
-        fill(fresh)
-        fresh.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        fresh.rename(directory)
+        with refusals("written", f"--out {directory}"):
+            fill(fresh)
+            fresh.chmod(0o755)
+            if directory.exists():
+                directory.rename(_aside(directory))
+            fresh.rename(directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        _recover(directory)
+
+
+def _recover(directory: Path) -> None:
+    """Put back a result that stands aside with nothing in its place, as where a process was killed between the two
+    renames; clear it away where the new one is there.
+    """
+    aside = _aside(directory)
+    if directory.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.is_dir():
+        aside.rename(directory)
+
+
+def _aside(directory: Path) -> Path:
+    return directory.parent / f".{directory.name}-before"
 
 
 def _fresh(directory: Path) -> Path:
     """An empty directory beside the one to write."""
-    try:
+    with refusals("written", f"--out {directory}"):
         directory.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    except OSError as error:
-        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=f"--out {directory}") from error
-
-
-def replace_file(place: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    ScenarioError
-        The system refuses to write there.
-    """
-    fresh = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(place)
-    except OSError as error:
-        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=place) from error
-    finally:
-        fresh.unlink(missing_ok=True)

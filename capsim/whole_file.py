@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from capsim.errors import ScenarioError
+from capsim.errors import refusals
 
 
 def write_whole(path: Path, lines: Iterable[str], name: str | None = None) -> None:
@@ -17,7 +17,7 @@ def write_whole(path: Path, lines: Iterable[str], name: str | None = None) -> No
         It cannot be written; it is called ``name``, or by its path.
     """
     fresh = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with refusals("written", name or path):
         try:
             with fresh.open("w", encoding="utf-8") as file:
                 file.writelines(lines)
@@ -26,5 +26,3 @@ def write_whole(path: Path, lines: Iterable[str], name: str | None = None) -> No
         finally:
             if fresh is not path:
                 fresh.unlink(missing_ok=True)
-    except OSError as error:
-        raise ScenarioError.one(f"cannot be written: {error.strerror}", path=name or path) from error

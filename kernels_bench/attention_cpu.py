@@ -15,6 +15,8 @@ from kernels_bench.attention import HEAD_DIM, KV_HEADS, Q_HEADS
 from kernels_bench.kv_formats import BF16, KV_FORMATS, VectorFormat, slot_bytes
 from kernels_bench.numba_codecs import (
     FAST,
+    aligned,
+    aligned_floats,
     codec,
     exp,
     float_of_bf16,
@@ -44,7 +46,7 @@ def decode(queries: Array, pool: Array, pages: Array, contexts: Array, kv_format
     """
     head_dim = queries.shape[-1]
     key, value = KV_FORMATS[kv_format]
-    out = np.empty_like(queries)
+    out = aligned(queries.nbytes).view(np.float32).reshape(queries.shape)
     _decode(
         queries, pool, pool.view(np.uint16), pages, contexts, codec(key), codec(value), key.nbytes(head_dim),
         (key.rotated, value.rotated), _level_tables(head_dim)[2], _rotation_signs(head_dim), out,
@@ -104,7 +106,9 @@ def _cold_pool(kv_format: str) -> Array:
 @cache
 def _arena() -> Array:
     """Bytes from 32 to 79: read as halves they are 2^-7 to 2^5, as bf16 2^-63 to 2^32, as codes anything."""
-    return np.resize(np.random.default_rng(0).integers(32, 80, 1 << 20, np.uint8), COLD_BYTES)
+    part, arena = np.random.default_rng(0).integers(32, 80, 1 << 20, np.uint8), aligned(COLD_BYTES)
+    arena.reshape(-1, len(part))[:] = part
+    return arena
 
 
 @njit(fastmath=FAST)
@@ -114,10 +118,10 @@ def _decode(queries, pool, halves, pages, contexts, key, value, value_at, rotate
     group = q_heads // kv_heads
     start, page_bytes, tile_bytes = pool.ctypes.data, pool.strides[0], pool.strides[1]
     softmax_scale = np.float32(1 / np.sqrt(head_dim))
-    query, query_sum = np.empty((q_heads, head_dim), np.float32), np.empty(q_heads, np.float32)
+    query, query_sum = aligned_floats(q_heads, head_dim), np.empty(q_heads, np.float32)
     top, total, shift = np.empty(q_heads, np.float32), np.empty(q_heads, np.float32), np.empty(q_heads, np.float32)
-    weights, spare = np.empty((group, PAGE_TOKENS), np.float32), np.empty(head_dim, np.float32)
-    tile = np.zeros((PAGE_TOKENS, head_dim), np.float32)
+    weights, spare = aligned_floats(group, PAGE_TOKENS), aligned_floats(1, head_dim)[0]
+    tile = aligned_floats(PAGE_TOKENS, head_dim)
     tile_pairs = tile.view(np.uint64)
     scales, offsets = np.zeros(PAGE_TOKENS, np.float32), np.zeros(PAGE_TOKENS, np.float32)
     for sequence in range(sequences):
@@ -207,7 +211,7 @@ def _accumulate(weights, scales, offsets, tile, first, accumulated, shift):
 @njit(fastmath=FAST)
 def _write(keys, values, pool, halves, slots, key, value, value_at, signs, levels, middles):
     tokens, kv_heads, head_dim = keys.shape
-    x, spare, codes = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32), np.empty(head_dim, np.uint8)
+    (x, spare), codes = aligned_floats(2, head_dim), aligned(head_dim)
     for token in range(tokens):
         page, place = divmod(slots[token], PAGE_TOKENS)
         for head in range(kv_heads):

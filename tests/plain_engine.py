@@ -6,7 +6,7 @@ It is the reference for ``capsim.sim.engine``: the same rules, no aggregates, no
 from collections import deque
 from functools import partial
 
-from capsim.sim import retraction
+from capsim.sim import retraction, stalling
 from capsim.sim.clients import start
 from capsim.sim.cluster import Cluster
 from capsim.steptime import Batch, PrefillChunk
@@ -183,6 +183,7 @@ class PlainReplica:
         self.running = []
         self.producers = set()  # those whose last step made a token
         self.share, self.decode_steps = retraction.FIRST_SHARE, 0
+        self.closed = False  # nobody starts until somebody has ended
 
     @property
     def in_flight(self):
@@ -261,6 +262,8 @@ class PlainReplica:
 
     def schedule(self, now_s):
         """The next step's work: (sequence, new tokens)."""
+        if self.policy.reserve == "chunk":
+            return self.schedule_stalling(now_s)
         self.preempted = False
         budget, work = self.policy.max_num_batched_tokens, []
         decoding = [sequence for sequence in self.running if sequence.decoding]
@@ -270,6 +273,40 @@ class PlainReplica:
         work = self.decode(decoding, now_s)
         self.prefill(budget - len(work), now_s, work)
         return work
+
+    def schedule_stalling(self, now_s):
+        """Hugging Face's loop over all candidates, as it stands there."""
+        scarce = self.cache.free_blocks < stalling.MARGIN * self.cache.total_blocks
+        budget, work, starved = self.policy.max_num_batched_tokens, [], []
+        decoding = [sequence for sequence in self.running if sequence.decoding]
+        inside = decoding + [sequence for sequence in self.running if not sequence.decoding]
+        queued = [] if self.closed and self.running else list(self.waiting)
+        for sequence in inside + queued:
+            if not budget or len(work) == self.policy.max_num_seqs or (scarce and work and not sequence.decoding):
+                break
+            new = min(sequence.known_tokens - sequence.computed_tokens, budget)
+            self.runs.setdefault(sequence, [])
+            if not self.hold(sequence, sequence.computed_tokens + new):
+                if sequence in inside:
+                    starved.append((sequence, sequence.computed_tokens + new))
+                continue
+            if sequence not in inside:
+                self.waiting.remove(sequence)
+                self.running.append(sequence)
+                if not sequence.preemptions:
+                    sequence.first_scheduled_s, sequence.cached_tokens = now_s, 0
+            work.append((sequence, new))
+            budget -= new
+
+        def lacking():
+            return sum(self.rule.blocks(context) - self.cache.owned[sequence] for sequence, context in starved)
+
+        sent = []
+        while starved and len(self.running) > 1 and lacking() > self.cache.free_blocks:
+            sent.append(self.preempt(starved.pop()[0]))
+        self.waiting.extend(reversed(sent))
+        self.closed = self.closed or bool(sent)
+        return work if work or not self.running else self.schedule_stalling(now_s)
 
     def decode(self, decoding, now_s):
         if self.policy.reserve == "estimate":
@@ -443,6 +480,7 @@ class PlainReplica:
             self.running.remove(sequence)
             self.drop(sequence)
         ended = [sequence for sequence in producers if sequence.generated_tokens == sequence.output_tokens]
+        self.closed = self.closed and not ended
         for sequence in ended:
             self.running.remove(sequence)
             self.share_runs(sequence, sequence.known_tokens - 1, sequence.known_tokens)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import measured_kernels as machine
 import numpy as np
@@ -10,11 +11,12 @@ import yaml
 
 from capsim.calibrate import calibrate
 from capsim.calibrate.device import DRIVER_NAMES
-from capsim.calibrate.overhead import batch_of
+from capsim.calibrate.overhead import batch_of, layer_s
 from capsim.catalog import load_catalog
 from capsim.cli import main
 from capsim.errors import ScenarioError
 from capsim.measurements import Kernel
+from capsim.parallelism import Parallelism
 from capsim.scenario import resolve
 from capsim.steptime import Batch
 from capsim.steptime.calibrated import Calibrated
@@ -215,28 +217,30 @@ def test_host_time_is_what_steps_take_beside_their_kernels(written, tmp_path):
     assert residual["table"]["mape"] < 0.001  # the very kernels that made the steps
 
 
-def test_the_fixed_time_of_a_layer_is_what_it_takes_beside_its_kernels(tmp_path):
-    shape = {
-        "sequences": 4, "context_tokens": 2048, "new_tokens": 0, "hidden": 2048, "intermediate": 4096, "experts": 0,
-        "top_k": 0, **machine.HEADS,
-    }  # fmt: skip
-    plain = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows())])
-    document = plain.document
-    path = tmp_path / "calibration.yaml"
-    path.write_text(yaml.safe_dump(document))
-    scenario = tmp_path / "scenario.yaml"
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({**CONFIG, "num_hidden_layers": 1, "vocab_size": 1}))
-    scenario.write_text(SCENARIO.format(model="config.json", node="this-machine", kv="bf16"))
-    kernels_s = resolve(scenario).step_time_model().step_time(Batch(4, (4 * 2048.0,))).total_s
-    layer = {
-        "kind": "kernel", "op": "layer", "backend": "cpu", "kernel": "torch", "shape": shape, "iqr_s": 0, "runs": 9,
-        "median_s": kernels_s + 2e-4, "bytes": 1, "flops": 1,
-    }  # fmt: skip
-    again = calibrate([machine.write(tmp_path / "k.jsonl", machine.rows(), [layer])])
-    assert again.document["calibrations"]["cpu-test/vllm"]["layer_s"] == pytest.approx(2e-4, rel=0.05)
-    judged = again.residuals[-1]
-    assert (judged.what, judged.table.bias) == ("layer", pytest.approx(-2e-4 / layer["median_s"], rel=0.05))
+def test_layers_take_longer_than_their_kernels_by_a_factor_and_a_fixed_time(tmp_path):
+    """By 8 % and 0.2 ms, and 0.1 ms more where there are experts."""
+    kernels, path = machine.rows(), tmp_path / "calibration.yaml"
+    path.write_text(yaml.safe_dump(calibrate([machine.write(tmp_path / "k.jsonl", kernels)]).document))
+    catalog = load_catalog([path])
+    device, efficiency = catalog.devices["cpu-test"], catalog.calibrations["cpu-test/vllm"]
+    formats = catalog.weight_formats["bf16"], catalog.kv_formats["bf16"]
+    rows = []
+    for sequences, context, experts in product((1, 4, 16), (512, 2048), (0, 64)):
+        size = {"sequences": sequences, "context_tokens": context, "new_tokens": 1, "hidden": 1024}
+        shape = {**size, **machine.HEADS, "intermediate": 512, "experts": experts, "top_k": 8 if experts else 0}
+        layer = {"op": "layer", "backend": "cpu", "kernel": "torch", "shape": shape, "iqr_s": 0.0, "runs": 9}
+        row = Kernel(**layer, median_s=1.0, bytes=1, flops=1)
+        kernels_s = layer_s(row, lambda spec: Calibrated(spec, *formats, device, Parallelism(1), efficiency, device))
+        rows.append(row.model_copy(update={"median_s": 1.08 * kernels_s + 2e-4 + 1e-4 * bool(experts)}))
+    found = calibrate([machine.write(tmp_path / "k.jsonl", [*kernels, *rows])])
+    entry = found.document["calibrations"]["cpu-test/vllm"]
+    assert (entry["kernel_factor"], entry["layer_s"]) == (pytest.approx(1.08, rel=1e-3), pytest.approx(2e-4, rel=0.02))
+    assert entry["expert_layer_s"] == pytest.approx(1e-4, rel=0.02)
+    judged = found.residuals[-1]
+    assert (judged.what, judged.points, judged.held_out) == ("layer", 12, 6)
+    assert judged.table.largest < 1e-3
+    alone = calibrate([machine.write(tmp_path / "k.jsonl", [*kernels, rows[0]])]).residuals[-1]
+    assert (alone.held_out, alone.table) == (0, None)
 
 
 def test_steps_of_an_engine_that_the_catalog_lacks_are_judged_but_not_written(tmp_path):

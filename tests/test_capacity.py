@@ -5,16 +5,19 @@ import math
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsim.capacity import binds, find_capacity, instant, plan, relax, sessions, what_binds
-from capsim.capacity.fleet import size_for
+from capsim.capacity import binds, find_capacity, fleet, instant, plan, relax, sessions, simulated, what_binds
+from capsim.capacity.fleet import MOST_NODES, size_for, smallest
 from capsim.capacity.trials import Trials, find
 from capsim.errors import Infeasible, ScenarioError
-from capsim.experiment import run
+from capsim.experiment import run, summarise
+from capsim.glossary import LATENCIES
 from capsim.scenario import resolve
 from capsim.steptime import Batch
 from capsim.steptime.roofline import Roofline
@@ -107,14 +110,84 @@ def test_the_estimate_never_falls_with_memory_bandwidth_or_a_looser_slo(path, sc
 def test_a_fleet_is_the_smallest_that_keeps_its_slo_with_one_node_down(resolved):
     one = resolved("slo={tpot_s: 7.33 ms}")
     per_node, passed = find_capacity(one).low, {}
-    fleet = size_for(
-        one, 4 * per_node, per_node, lambda nodes, run: passed.update({nodes: run.summary["slo"]["passed"]})
-    )
-    up = fleet["one_down"]["nodes"]
-    assert fleet["nodes"] == fleet["whole"]["nodes"] == up + 1
+    found = size_for(one, 4 * per_node, 4, lambda nodes, run: passed.update({nodes: run.summary["slo"]["passed"]}))
+    up = found["one_down"]["nodes"]
+    assert found["nodes"] == found["whole"]["nodes"] == up + 1
     assert passed[up]
     assert up == 1 or not passed[up - 1]
     assert up <= 5
+
+
+class Shares(Trials):
+    """Fleets whose goodput in each replication is known: ``shares`` by nodes, the last of them again and again."""
+
+    shares: ClassVar[dict[int, list[float]]] = {}
+
+    def replicate(self, number, replications=1):
+        known, past = self.shares[number], self.done.get(number, [])
+        self.done[number] = [*past, SimpleNamespace(good_share=known[min(len(past), len(known) - 1)])]
+
+    def run(self, number):
+        goodput, half_width = self.goodput(number)
+        latency = dict.fromkeys(LATENCIES)
+        return SimpleNamespace(
+            summary={"goodput": goodput, "goodput_ci95": [goodput - half_width, goodput + half_width], **latency}
+        )
+
+    def _attained(self, number):
+        return 0.95
+
+    def spent(self, number):
+        return len(self.done[number]) >= 6
+
+
+@pytest.mark.parametrize(
+    ("shares", "one_down", "undecided"),
+    [
+        ({2: [0.9], 3: [0.97], 4: [0.99]}, 3, []),
+        ({2: [0.96, 0.93, 0.931, 0.932], 3: [0.97], 4: [0.99]}, 3, []),  # the first of 2 was chance
+        ({2: [0.9], 3: [0.93, 0.97], 4: [0.99], 5: [0.99]}, 3, [3]),  # and so was that of 3, which stays in doubt
+        ({2: [0.9], 3: [0.97], 4: [0.94], 5: [0.96], 6: [0.99], 7: [0.99]}, 5, []),  # 3 of 4 would do, but not 4
+    ],
+)
+def test_a_fleet_passes_whole_and_with_a_node_down_and_chance_does_not_decide(
+    resolved, monkeypatch, shares, one_down, undecided
+):
+    monkeypatch.setattr(fleet, "Trials", Shares)
+    monkeypatch.setattr(Shares, "shares", {1: [0.5], **shares})
+    found = size_for(resolved(), 30, 3, lambda nodes, run: None)
+    assert (found["nodes"], found["one_down"]["nodes"]) == (one_down + 1, one_down)
+    assert found["undecided"] == undecided
+    assert found["one_down"]["replications"] >= 2
+    assert found["whole"]["goodput"] >= 0.95
+    assert len(fleet.doubts(found)) == len(undecided)
+
+
+@pytest.mark.parametrize("needed", [1, 2, 7, 1000, MOST_NODES])
+@pytest.mark.parametrize("guess", [1, 6, 900, 1100, MOST_NODES])
+def test_the_smallest_fleet_is_found_from_any_guess(needed, guess):
+    looked = []
+
+    def passes(nodes):
+        looked.append(nodes)
+        return nodes >= needed
+
+    assert smallest(passes, guess) == needed
+    assert len(looked) == len(set(looked)) <= 30
+
+
+def test_intervals_of_two_replications_do_not_reach_where_nothing_can_be(resolved):
+    one = resolved("workload.arrival={kind: poisson, rate_per_s: 40}", "workload.requests=60", "replications=2")
+    rows = [{"mean": mean, "p50": 1.0, "p90": 1.0, "p95": mean, "p99": 1.0} for mean in (0.001, 9.0)]
+    done = [replace(each, latencies=dict.fromkeys(LATENCIES, row), good_share=share)
+            for each, row, share in zip(run(one).replications, rows, (0.5, 1.0), strict=True)]  # fmt: skip
+    summary = summarise(one, done)
+    assert summary["ttft_s"]["ci95"][0] == summary["ttft_s"]["p95_ci95"][0] == 0
+    assert summary["ttft_s"]["ci95"][1] > 9
+    trials = Trials(lambda number: one, on_trial=None, done={7: done})
+    (row,) = simulated._curve(trials)
+    assert row["ttft_s_p95_ci95"][0] == 0
+    assert row["goodput_ci95"] == summary["goodput_ci95"] == [0, 1]
 
 
 def test_a_plan_needs_a_target(resolved):

@@ -13,6 +13,7 @@ from capsim.charts import compare as compare_charts
 from capsim.charts import run as run_charts
 from capsim.charts import sweep as sweep_charts
 from capsim.cli import main
+from capsim.cli.compare import _figures
 from capsim.compare import compare
 from capsim.errors import ScenarioError
 from capsim.experiment import run
@@ -132,6 +133,13 @@ def test_the_table_says_what_differs_and_what_may_be_chance(capsim, folder):
     assert "the same random numbers in both" in done.stdout
     assert "random numbers of their own" in done.stdout
     assert "may be chance" in done.stdout
+
+
+def test_differences_of_goodput_are_percentage_points():
+    figure = {"metric": "goodput", "base": 0.5, "other": 0.45, "difference": -0.05, "ratio": 0.9,
+              "ci95": [-0.061, 0.01], "significant": False, "separable": None}  # fmt: skip
+    _, row = _figures({"figures": [figure]})
+    assert row[:6] == ["Goodput", "50.00%", "45.00%", "-5.00 pp", "", "-6.10 pp to +1.00 pp"]
 
 
 def test_a_scenario_file_is_simulated_to_be_compared(capsim, folder):

@@ -176,6 +176,7 @@ def test_the_document_says_who_regrets_what(scenario):
         rows = path["strategies"]
         assert sum(row["cheapest_share"] for row in rows) >= 1
         assert all(row["p5_usd"] <= row["p50_usd"] <= row["p95_usd"] and row["regret_usd"] >= 0 for row in rows)
+        assert all(row["p95_usd_ci95"][0] < row["p95_usd"] < row["p95_usd_ci95"][1] for row in rows)
         assert rows[0]["expected_usd"] == min(row["expected_usd"] for row in rows)
     by_name = expected(document)
     assert by_name["flat", "long"] < by_name["flat", "year"] < by_name["flat", "flexible"]

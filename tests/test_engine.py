@@ -68,7 +68,7 @@ def tiers(draw, unit_s):
 
 
 @st.composite
-def loads(draw, units_s, engines=ENGINES, offloads=NEVER):
+def loads(draw, units_s, engines=ENGINES, offloads=NEVER, stalling=False):
     """A cluster and its traffic; every duration is a multiple of one unit, so that many things happen at once."""
     unit_s = draw(units_s)
     streams = draw(st.sampled_from(STREAMS))
@@ -83,14 +83,14 @@ def loads(draw, units_s, engines=ENGINES, offloads=NEVER):
     rule = draw(st.sampled_from(RULES))
     seqs = draw(st.integers(1, 8))
     offloaded = draw(offloads)
-    cached = offloaded or draw(st.booleans())
+    cached = not stalling and (offloaded or draw(st.booleans()))
     spec = cluster(
         seconds,
         streams=streams,
         block_rule=rule,
         nodes=draw(st.integers(1, 2)),
-        layout=draw(st.sampled_from(LAYOUTS)),
-        kv_blocks=draw(st.integers(6, 24 if offloaded else 60)),
+        layout=draw(st.sampled_from(LAYOUTS[:3] if stalling else LAYOUTS)),
+        kv_blocks=draw(st.integers(6, 24 if offloaded or stalling else 60)),
         model=KnottedSeconds(seconds, draw(st.integers(50, 400)), 3 * unit_s)
         if draw(st.booleans())
         else StepSeconds(seconds),
@@ -100,7 +100,7 @@ def loads(draw, units_s, engines=ENGINES, offloads=NEVER):
         router=draw(st.sampled_from(list(ROUTERS))),
         prefix_caching=cached,
         offload=draw(tiers(unit_s)) if offloaded else (),
-        **engine_policy(draw(engines)),
+        **({"reserve": "chunk"} if stalling else engine_policy(draw(engines))),
     )
     count = draw(st.integers(1, 25))
     sizes = st.tuples(st.integers(1, 100), st.integers(1, 60), st.sampled_from([0, 0, 7]))
@@ -205,6 +205,12 @@ def test_production_and_plain_loop_agree_where_sglang_expects_too_little(load):
         patch.setattr(retraction, "LAST_SHARE", 0.01)
         patch.setattr(retraction, "ROOM_STEPS", 3)
         agree(load, exact=True)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(loads(st.just(TICK_S), stalling=True))
+def test_production_and_plain_loop_agree_where_those_without_a_block_stand_still(load):
+    agree(load, exact=True)
 
 
 def test_an_answer_that_ends_at_a_boundary_of_an_earlier_engine_comes_after_that_boundary():

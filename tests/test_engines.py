@@ -83,6 +83,35 @@ def test_sglang_retracts_the_one_with_the_fewest_tokens_to_the_end_of_the_queue(
     assert stalls == [0, 1, 0]
 
 
+def test_who_lacks_a_block_stands_still_and_the_youngest_is_sent_back_until_somebody_ends():
+    """Seven blocks: after 16 steps the first of three takes the last one, the third goes, the second waits a step."""
+    policy = {"reserve": "chunk", "kv_blocks": 7}
+    records = simulate(cluster(seconds, **policy), arrivals([0.0] * 3, [(16, 20)] * 3))
+    requests, segments = records.requests_table(), records.segments_table()
+    assert requests["preemptions"].tolist() == [0, 0, 1]
+    assert segments["decode_sequences"].tolist() == [0, 3, 1, 2, 1, 1]
+    ended = PREFILL_S + 19 * DECODE_S
+    assert requests["finished_s"].tolist() == [ended, ended + PREFILL_S, ended + PREFILL_S + 2 * DECODE_S]
+    assert every_gap(segments) == [2 * DECODE_S]
+
+
+def test_a_prompt_may_pass_one_that_does_not_fit_but_few_free_blocks_are_for_one_alone():
+    policy = {"reserve": "chunk", "max_num_batched_tokens": 512}
+    lengths = [(16 * 12, 40), (16 * 10, 2), (16, 2)]
+    requests = simulate(cluster(seconds, kv_blocks=20, **policy), arrivals([0.0] * 3, lengths)).requests_table()
+    assert requests["first_scheduled_s"].tolist()[::2] == [0, 0]
+    assert requests["first_scheduled_s"].iloc[1] >= requests["finished_s"].iloc[0]
+    few = [(16 * 12, 10), (16, 2)]
+    scarce = simulate(cluster(seconds, kv_blocks=14, **policy), arrivals([0.0, 1.0], few)).requests_table()
+    assert scarce["first_scheduled_s"].iloc[1] == scarce["finished_s"].iloc[0]
+
+
+@pytest.mark.parametrize("change", [{"prefix_caching": True}, {"layout": Parallelism(1, 1, False, 2)}])
+def test_what_is_not_modelled_beside_standing_still_is_refused(change):
+    with pytest.raises(ValueError, match="not modelled"):
+        cluster(seconds, reserve="chunk", **change)
+
+
 def test_no_evict_reserves_the_whole_answer_and_never_preempts():
     lengths = [(16, 51), (16, 51)]
     requests, segments = play("tensorrt-llm", [0.0, 0.0], lengths, kv_blocks=9)

@@ -1,5 +1,8 @@
 """Metrics of long runs: thinned samples stay true, and memory does not follow the length of a run."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -139,3 +142,29 @@ def measuring_bytes(count):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
+
+
+LONG = """\
+import sys
+from capsim.experiment import run
+from capsim.scenario import resolve
+from capsim.json_text import to_json
+print(to_json(run(resolve(sys.argv[1])).summary))
+"""
+
+
+def test_figures_do_not_hang_on_how_many_threads_blas_takes(tmp_path):
+    """As workers of a cluster take fewer than a process here. It splits a dot product of more than 10,000 numbers."""
+    path = tmp_path / "scenario.yaml"
+    path.write_text(
+        "model: llama-3.1-8b\nnode: h100x1\nreplications: 1\nworkload:\n  arrival: {kind: poisson, rate_per_s: 4}\n"
+        "  prompt_tokens: 200\n  output_tokens: {kind: geometric, mean: 20}\n  requests: 10000\n"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", LONG, path], env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for threads in ("1", "2")
+    ]  # fmt: skip
+    assert printed[0] == printed[1]

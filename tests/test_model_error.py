@@ -173,11 +173,12 @@ def test_an_interrupted_run_has_no_bracket(scenario):
 def test_sessions_move_as_the_closed_form_does(scenario):
     resolved = scenario("ascend-910bx8", "{kind: poisson, rate_per_s: 1}", "workload.think_s=5 s")
     first = instant(resolved)
-    told = plan_error.sessions_bracket(resolved, first, (100, 105))
-    slow = instant(replace(resolved, step_factor=told["step_time"][1]))
-    assert told["sessions"][0] == round(100 * slow.sessions / first.sessions) < 100
-    assert told["sessions"][1] is None or told["sessions"][1] > 105
-    text = plan_error.headline({"sessions": {"attached": [100, 105]}, "model_error": told})
+    factors = list(model_error(resolved).step_time)
+    low, high = plan_error.sessions_bracket(resolved, factors, first, (100, 105))
+    slow = instant(replace(resolved, step_factor=factors[1]))
+    assert low == round(100 * slow.sessions / first.sessions) < 100
+    assert high is None or high > 105
+    text = plan_error.headline({"sessions": {"attached": [100, 105]}, "model_error": {"sessions": [low, high]}})
     assert text.startswith("100 sessions per node (105 miss the SLO; ")
 
 

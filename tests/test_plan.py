@@ -9,8 +9,11 @@ from capsim.capacity import plan, sessions
 from capsim.capacity.answers import answer
 from capsim.capacity.fleet import size_for, smallest
 from capsim.capacity.tornado import would_change
+from capsim.charts.plan import capacity_curve
 from capsim.cli.plan_table import render_plan
+from capsim.cli.tables import bracket_text
 from capsim.errors import Infeasible, ScenarioError
+from capsim.pages.parts.figures import curve_rows, told_apart
 from capsim.scenario import resolve, variant
 
 SCENARIO = """\
@@ -77,6 +80,38 @@ def test_a_candidate_shows_its_curve_and_what_it_was_resolved_to(grown):
     assert json.loads(render_plan(grown, "json"))["estimates"][0]["simulated"] is True
 
 
+def test_latencies_at_the_limit_have_their_model_error_beside_their_interval(resolved):
+    document, at_limit = planned(resolved())
+    (one,) = document["candidates"]
+    low, high = one["model_error"]["ttft_s"]["p95"]
+    assert 0 < low < one["latency"]["ttft_s"]["p95"] < high
+    ends = one["model_error"]["tpot_s"]["mean"]
+    fast, slow = one["model_error"]["step_time"]
+    assert ends[0] <= fast * one["latency"]["tpot_s"]["mean"] * 1.02
+    assert ends[1] >= slow * one["latency"]["tpot_s"]["mean"] * 0.98
+    assert at_limit.summary["model_error"]["ttft_s"] == one["model_error"]["ttft_s"]
+    ttft, e2e = (line for line in render_plan(document, "table").splitlines() if line.startswith(("TTFT ", "E2E ")))
+    assert bracket_text(one["model_error"]["ttft_s"]["mean"]) in ttft
+    assert bracket_text(one["model_error"]["e2e_s"]["mean"]) in e2e
+
+
+def test_two_kv_formats_of_a_node_have_curves_of_their_own():
+    def candidate(kv_format, sessions):
+        return {
+            "node": "h100x1", "kv_format": kv_format, "parallelism": "tp1 dp1", "max_num_seqs": 256,
+            "sessions": {"attached": [sessions, sessions + 1]},
+            "curve": [{"sessions": at, "replications": 1, "goodput": 1.0, "ttft_s_p95": at / 100,
+                       "ttft_s_p95_ci95": None} for at in (100, sessions, sessions + 1)],
+        }  # fmt: skip
+
+    rows = curve_rows({"candidates": [candidate("bf16", 110), candidate("fp8", 220)]})
+    chart = capacity_curve(rows, "ttft_s", 2.0).to_dict()
+    assert chart["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["h100x1, bf16 KV", "h100x1, fp8 KV"]
+    knees = {row["candidate"]: row["sessions"] for row in rows if row["knee"]}
+    assert knees == {"h100x1, bf16 KV": 110, "h100x1, fp8 KV": 220}
+    assert told_apart([candidate("bf16", 110)]) == ["h100x1"]
+
+
 def test_no_candidate_at_all_tells_why_of_each(resolved):
     with pytest.raises(Infeasible, match="(?s)no candidate serves.*h100x1.*a100x1"):
         planned(resolved("plan.nodes=[h100x1, a100x1]", "slo.tpot_s=1 ms"))
@@ -84,8 +119,7 @@ def test_no_candidate_at_all_tells_why_of_each(resolved):
 
 def test_every_site_has_a_fleet_of_its_own(resolved, grown):
     (one,) = grown["candidates"]
-    found = one["sessions"]["attached"][0]
-    assert one["fleet"] == size_for(resolved(), 300, found, lambda nodes, run: None)
+    assert one["fleet"] == size_for(resolved(), 300, one["fleet"]["nodes"] - 1, lambda nodes, run: None)
     assert one["nodes"] == 2 * one["fleet"]["nodes"]
     assert one["monthly_usd"] == pytest.approx(one["nodes"] * resolved().price.usd_per_hour * 730)
     assert f"{one['nodes']} nodes for 600 users at 2 sites, one at each" in render_plan(grown, "table")

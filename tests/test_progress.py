@@ -15,6 +15,15 @@ def test_a_reader_sees_how_far_and_how_long(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["progress.json"]
 
 
+def test_what_it_took_to_get_ready_does_not_count(tmp_path, monkeypatch):
+    clock = iter([100.0, 130.0, 132.0])
+    monkeypatch.setattr("capsim.progress.time.time", lambda: next(clock))
+    file = ProgressFile(tmp_path)
+    file.began(seconds_ago=2.0)
+    assert file.tell(2, 10) == pytest.approx(8 * 4 / 2)
+    assert read_progress(tmp_path)["started_s"] == 100.0
+
+
 def test_nothing_done_promises_nothing(tmp_path):
     ProgressFile(tmp_path).tell(0, 10)
     assert read_progress(tmp_path)["eta_s"] is None

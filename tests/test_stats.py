@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from capsim.stats import (
+    bounded,
     difference_interval,
     growth_per_s,
     mser5,
@@ -71,6 +72,12 @@ def test_intervals_of_differences_cover_the_truth(paired):
     pairs = zip(one, other, strict=True)
     share = np.mean([covers(difference_interval(*pair, paired=paired), 2) for pair in pairs])
     assert share == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 1500))
+
+
+def test_intervals_stay_where_the_truth_can_be():
+    assert bounded(1.0, 2.0) == [0.0, 3.0]
+    assert bounded(0.9, 0.2, 1.0) == [pytest.approx(0.7), 1.0]
+    assert bounded(1.0, math.nan) is None
 
 
 def test_order_statistics_enclose_a_quantile():

@@ -1,6 +1,7 @@
 """Sweeps: every point once, nothing lost, the same bytes however often they were stopped."""
 
 import errno
+import math
 import multiprocessing
 import os
 import random
@@ -18,13 +19,16 @@ import pandas as pd
 import pytest
 
 from capsim import experiment
+from capsim.capacity import sessions
 from capsim.cli.options import Format
 from capsim.cli.sweep import _render
 from capsim.errors import ScenarioError
+from capsim.glossary import LATENCIES
+from capsim.scenario import Scenario
 from capsim.store import check_target
 from capsim.sweep import TABLE, load_sweep, read_points, run_sweep
 from capsim.sweep import run as sweep_run
-from capsim.sweep.point import run_point
+from capsim.sweep.point import _with_model_error, run_point
 
 SCENARIO = """\
 model: llama-3.1-8b
@@ -76,8 +80,48 @@ def test_every_combination_is_a_row_in_the_files_order(sweep_file):
     assert set(frame["status"]) == {"done"}
     assert frame["requests_per_s"][1] > 1.5 * frame["requests_per_s"][0]
     pd.testing.assert_frame_equal(pd.read_parquet(sweep_file.parent / "out" / TABLE), frame, check_dtype=False)
-    figures = {re.sub("^(tpot|itl|e2e|queue)_s_", "ttft_s_", name) for name in frame.columns[2:]}
+    assert_documented(frame.columns[2:])
+
+
+def assert_documented(columns):
+    """And none has the name of what may be swept, which it would overwrite."""
+    figures = {re.sub("^(tpot|itl|e2e|queue)_s_", "ttft_s_", name) for name in columns}
     assert figures <= set(re.findall(r"\w+", (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()))
+    assert not figures & set(Scenario.model_fields)
+
+
+def test_plans_keep_what_was_swept_apart_from_what_they_chose(sweep_file, monkeypatch):
+    monkeypatch.setattr(sessions, "MIN_REQUESTS", 200)
+    sweep_file.write_text(
+        "scenario: base.yaml\ntask: plan\npoints:\n"
+        "  - {node: h200x1, nodes: 3, scheduler.max_num_seqs: 2, slo.ttft_s: 0.2}\n"
+    )
+    frame, _ = swept(sweep_file)
+    assert list(frame["status"]) == ["done"], frame["reason"][0]
+    assert list(frame["nodes"]) == [3], "as it was swept"
+    assert frame["nodes_needed"][0] >= 1
+    assert (frame["node"][0], frame["chosen_node"][0], frame["chosen_max_num_seqs"][0]) == ("h200x1", "h200x1", 2)
+    assert_documented(frame.columns[4:])
+    assert (frame["sessions_model_error_low"] <= frame["sessions_passing"]).all()
+    assert (frame["sessions_model_error_high"] >= frame["sessions_failing"]).all()
+    assert _render(frame, ["nodes"], Format.table).splitlines()[0].startswith("nodes  sessions per node  nodes needed")
+
+
+def test_rows_have_model_error_beside_their_intervals(sweep_file):
+    frame, _ = swept(sweep_file)
+    for name in ("ttft_s_p95", "tpot_s_p95", "requests_per_s", "output_tokens_per_s", "goodput"):
+        low, high = (frame[f"{name}_model_error_{end}"] for end in ("low", "high"))
+        assert (low <= frame[name]).all(), name
+        assert (frame[name] <= high).all(), name
+    assert (frame["tpot_s_p95_model_error_low"] < frame["tpot_s_p95_model_error_high"]).all()
+
+
+def test_a_bracket_without_a_high_end_is_infinite_and_an_unknown_one_blank():
+    error = {name: {"p95": None} for name in LATENCIES} | {"ttft_s": {"p95": [1.0, None]}}
+    row = _with_model_error(error | {"throughput": {"requests_per_s": [1.0, 2.0]}, "goodput": None})
+    assert (row["ttft_s_p95_model_error_low"], row["ttft_s_p95_model_error_high"]) == (1.0, math.inf)
+    assert row["tpot_s_p95_model_error_high"] is row["goodput_model_error_low"] is None
+    assert (row["requests_per_s_model_error_low"], row["requests_per_s_model_error_high"]) == (1.0, 2.0)
 
 
 def test_a_second_start_does_only_what_is_missing(sweep_file):
@@ -124,21 +168,85 @@ def test_a_point_that_cannot_be_is_a_row_with_its_reason(sweep_file):
     assert swept(sweep_file)[1] == []
 
 
-def test_a_full_disk_is_said_and_keeps_what_was_finished(sweep_file, monkeypatch):
-    write, written = sweep_run.write_point, []
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"points/\w+.json: cannot be written: No space left.*start again.*make room on the disk"),
+        (errno.EACCES, r"points/\w+.json: cannot be written: Permission denied.*give another place"),
+    ],
+)
+def test_a_full_disk_is_said_and_keeps_what_was_finished(sweep_file, monkeypatch, number, message):
+    replace, put = Path.replace, []
 
-    def full(*args):
-        if len(written) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written.append(write(*args))
+    def full(path, target):
+        if target.parent.name == "points":
+            if len(put) == 2:
+                raise OSError(number, os.strerror(number))
+            put.append(target)
+        return replace(path, target)
 
-    monkeypatch.setattr(sweep_run, "write_point", full)
-    with pytest.raises(ScenarioError, match="No space left.*start again"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ScenarioError, match=message):
         swept(sweep_file)
     monkeypatch.undo()
+    assert (read_points(load_sweep(sweep_file), sweep_file.parent / "out")["status"] == "done").sum() == 2
     frame, ran = swept(sweep_file)
     assert len(ran) == 2
     assert set(frame["status"]) == {"done"}
+
+
+def test_a_point_that_the_system_does_not_let_read_is_named_and_kept(sweep_file, monkeypatch):
+    swept(sweep_file)
+    table = (sweep_file.parent / "out" / TABLE).read_bytes()
+    locked, read = min((sweep_file.parent / "out" / "points").glob("*.json")), Path.read_text
+
+    def refuse(path, *args, **kwargs):
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ScenarioError, match=f"{locked.name}: cannot be read: Permission denied.*ask for the right to"):
+        swept(sweep_file)
+    monkeypatch.undo()
+    assert (sweep_file.parent / "out" / TABLE).read_bytes() == table
+    assert swept(sweep_file)[1] == []
+
+
+def test_the_first_point_starts_before_the_last_one_is_looked_for(sweep_file, monkeypatch):
+    seen = []
+    hashed = sweep_run.hash_of
+    monkeypatch.setattr(sweep_run, "hash_of", lambda *point: seen.append("looked for") or hashed(*point))
+    swept(sweep_file, on_point=lambda progress: seen.append(progress.done))
+    assert seen[:4] == [0, "looked for", 1, "looked for"]
+
+
+def test_the_time_left_is_told_by_points_of_all_costs(sweep_file):
+    """Cheap points stand first in the file, dear ones last: those run first take as long on average as the others.
+    That it takes half a second until the first one starts is not taken for its cost.
+    """
+    costs = [1] * 20 + [100] * 20
+    rates = ", ".join(map(str, range(1, 41)))
+    sweep_file.write_text(f"scenario: base.yaml\ngrid:\n  workload.arrival.rate_per_s: [{rates}]\n")
+    executor, told = Noting(), []
+    run_sweep(load_sweep(sweep_file), sweep_file.parent / "noted", executor, on_point=told.append)
+    assert [progress.left_s is None for progress in told[:2]] == [True, False]
+    assert told[1].left_s < 5
+    order = [costs[point["workload.arrival.rate_per_s"] - 1] for point in executor.ran]
+    assert len(order) == 40
+    assert sum(order[:10]) / 10 == pytest.approx(sum(order[10:]) / 30, rel=0.4)
+    assert sum(order[:20]) / 20 == pytest.approx(sum(order[20:]) / 20, rel=0.4)
+
+
+class Noting(Here):
+    """Notes what it is given, and does nothing with it; the first takes half a second to start."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        time.sleep(0 if self.ran else 0.5)
+        self.ran.append(args[-1])
+        future = Future()
+        future.set_result(({"status": "failed", "reason": "not run"}, 0.01))
+        return future
 
 
 def test_a_directory_of_something_else_or_of_a_running_sweep_is_refused(sweep_file):

@@ -53,13 +53,13 @@ def steps(count, seed=1, slow=1.0):
         yield {"kind": "step", **row}
 
 
-def run(number, load, arrival_s, repeat=0, rate=None, stretch=1.0, **arguments):
+def run(number, load, arrival_s, repeat=0, rate=None, stretch=1.0, reserve="prompt", **arguments):
     """A run of an engine that is the simulator itself, its clock stretched."""
     draw = np.random.default_rng(7)
     asked = [Request(int(draw.integers(32, 400)), 40, 40, 0.0) for _ in arrival_s]
     model, values = model_from_config(CONFIG, "small"), ARGUMENTS | arguments
     spec = ClusterSpec(
-        1, Parallelism(1), values["kv_blocks"], BlockRule(16), Policy(8, 256), 4096, "least-loaded",
+        1, Parallelism(1), values["kv_blocks"], BlockRule(16), Policy(8, 256, reserve=reserve), 4096, "least-loaded",
         WholeStep(model, TRUE), model.streams,
     )  # fmt: skip
     records = simulate(spec, OpenArrivals(np.asarray(arrival_s, float), asked, None))
@@ -106,12 +106,15 @@ def test_an_engine_that_is_the_simulator_has_no_error(measured):
     assert engine["runs"][0]["measured"]["steps"] == engine["runs"][0]["simulated"]["steps"] > 40
 
 
-def test_preemptions_of_a_starved_burst_are_mirrored(measured):
-    rows = [model(kv_blocks=60), *steps(100), *run("a", "starved", np.zeros(20), kv_blocks=60)]
-    (engine,) = validate(read_measurements(measured(*rows)))["engines"]
-    assert engine["runs"][0]["exact"]
-    assert engine["runs"][0]["simulated"]["preemptions"] > 0
-    assert not engine["runs"][0]["judged"]
+@pytest.mark.parametrize(("name", "reserve"), [("vllm", "prompt"), ("transformers", "chunk")])
+def test_each_engine_has_its_own_way_with_a_full_pool(measured, name, reserve):
+    for way in ("prompt", "chunk"):
+        starved = run("a", "starved", np.zeros(20), reserve=way, kv_blocks=60)
+        rows = as_engine(name, [model(kv_blocks=60), *steps(100), *starved])
+        (engine,) = validate(read_measurements(measured(*rows)))["engines"]
+        (each,) = engine["runs"]
+        assert each["measured"]["preemptions"] > 0
+        assert (each["exact"], each["judged"]) == (way == reserve, False)
 
 
 def test_errors_are_judged_against_the_engines_own(measured):
@@ -146,13 +149,10 @@ def test_few_runs_are_not_judged(measured):
     assert {figure["passed"] for figure in engine["errors"]["figures"].values()} == {None}
 
 
-def test_heavy_loads_and_what_is_scheduled_otherwise_are_left_out(measured):
+def test_heavy_loads_are_left_out(measured):
     rows = [*run("a", "burst", np.zeros(30)), *run("b", "poisson", np.arange(9) * 0.01, rate=100.0)]
     (engine,) = validate(read_measurements(measured(model(), *steps(100), *rows)))["engines"]
     assert [each["judged"] for each in engine["runs"]] == [True, False]
-    starved = [model(kv_blocks=60), *steps(100), *run("a", "burst", np.zeros(20), kv_blocks=60)]
-    (engine,) = validate(read_measurements(measured(*as_engine("transformers", starved))))["engines"]
-    assert [(each["mirrored"], each["judged"]) for each in engine["runs"]] == [(False, False)]
 
 
 def test_one_product_reads_all_kv_for_every_prefilled_token():
@@ -214,7 +214,7 @@ def test_the_verb_prints_runs_and_verdicts(measured, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-32m", "qwen3-moe-32x4"])
-def test_a_burst_on_hugging_faces_engine_takes_the_simulated_steps(tmp_path, name):
+def test_bursts_on_hugging_faces_engine_take_the_simulated_steps_and_preemptions(tmp_path, name):
     for library in ("torch", "transformers"):
         pytest.importorskip(library)
     command = [sys.executable, "-m", "kernels_bench", "engine", "transformers", "--model", name]
@@ -222,8 +222,8 @@ def test_a_burst_on_hugging_faces_engine_takes_the_simulated_steps(tmp_path, nam
     root = str(Path(__file__).parents[1])
     subprocess.run([*command, *options], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, timeout=1500)
     (engine,) = validate(read_measurements(tmp_path / "engine.jsonl"))["engines"]
-    bursts = [each for each in engine["runs"] if each["load"] == "burst"]
-    assert bursts
+    bursts = [each for each in engine["runs"] if each["rate_per_s"] is None]
+    assert {each["load"] for each in bursts} == {"burst", "starved"}
     assert all(each["exact"] for each in bursts)
     assert engine["steps"]["mape"] < 0.5  # a shared machine; a quiet one measures 0.05
     assert all(abs(each["error"]["requests_per_s"]) < 0.5 for each in engine["runs"] if each["judged"])

@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from capsim.calibrate.coefficients import fractions, kv_costs, link
 from capsim.calibrate.device import MEMORY, described_model, key_of, known_device, measured_device
-from capsim.calibrate.overhead import layer_overheads, step_overhead_s
+from capsim.calibrate.overhead import layer_overheads, layer_s, step_overhead_s
 from capsim.calibrate.residuals import kernel_residual, layer_residual, step_residual
 from capsim.calibrate.steps import domain_of, fit_steps
 from capsim.calibrate.tables import CEILINGS, Rows, fastest, grouped, has_slope, kind_of, tables_of
@@ -18,6 +20,7 @@ from capsim.catalog import Catalog, load_catalog
 from capsim.efficiency import Efficiency
 from capsim.errors import ScenarioError
 from capsim.hardware import Device
+from capsim.kernel_tables import KernelTable
 from capsim.llm import ModelSpec
 from capsim.measured import Measured, MeasuredSteps, Residual
 from capsim.measurements import Measurements, Model, Step, read_measurements
@@ -37,10 +40,11 @@ MANY_SHAPES = 8  # of one operation, implementation and format: judged together
 
 @dataclass(frozen=True)
 class Calibration:
-    """What ``capsim calibrate`` writes and prints: the file's content, the errors in it, what was left out of it, the
-    device's key, and the node that the file makes of a device new to the catalog."""
+    """What ``capsim calibrate`` writes and prints: the file's content and the kernel tables in it, the errors, what was
+    left out, the device's key, and the node that the file makes of a device new to the catalog."""
 
     document: dict[str, Any]
+    tables: tuple[KernelTable, ...]
     residuals: tuple[Residual, ...]
     left_out: tuple[str, ...]
     device: str
@@ -69,7 +73,9 @@ def calibrate(paths: Sequence[Path]) -> Calibration:
         node = {"name": f"this machine: {device.name}", "device": fitting.key, "devices": 1, "engine": engines[0]}
         document["nodes"] = {NODE: {**node, "provenance": _facts(files, "measured")}}
     document["calibrations"] = {f"{fitting.key}/{engine}": fitting.entry(engine) for engine in engines}
-    return Calibration(document, fitting.residuals, fitting.left_out(), fitting.key, None if key else NODE)
+    return Calibration(
+        document, tuple(fitting.tables), fitting.residuals, fitting.left_out(), fitting.key, None if key else NODE
+    )
 
 
 class _Fitting:
@@ -87,9 +93,10 @@ class _Fitting:
         self.values: dict[str, Any] = {**NO_TIMES, **reached, **kv_costs(self.tables, device, reached)}
         layers = [row for file in files for row in file.kernels if row.op == "layer"]
         self.layers_by_kernels: list[Residual] = []
-        if layers and self.tables:  # judged before their own fixed times are fitted
-            self.layers_by_kernels = [layer_residual(layers, self._calibrated)]
-            self.values |= layer_overheads(layers, self._calibrated)
+        if layers and self.tables:
+            kernels_s = np.array([layer_s(row, self._calibrated) for row in layers])
+            self.layers_by_kernels = [layer_residual(layers, kernels_s)]
+            self.values |= layer_overheads(layers, kernels_s)
 
     def engines(self) -> list[str]:
         """Engines whose steps were measured, the most measured first; else the one whose kernels were, by the header;

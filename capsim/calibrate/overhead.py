@@ -1,4 +1,4 @@
-"""What a step takes beside its kernels: fixed times of a layer, of a step and of a sequence, fitted to what is left."""
+"""What steps and layers take over their kernels: a factor, and fixed times, fitted to what is left."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,18 +13,17 @@ Steps = Callable[[ModelSpec], StepTimeModel]
 """The step-time model of a model, with the fixed times found so far."""
 
 
-def layer_overheads(rows: Sequence[Kernel], steps: Steps) -> dict[str, float]:
-    """Medians of what whole layers take beside their kernels, and of what layers with experts take more than that."""
-    left: dict[bool, list[float]] = {False: [], True: []}
-    for row in rows:
-        left[row.size("experts") > 0].append(row.median_s - layer_s(row, steps))
-    dense, experts = (max(0.0, float(np.median(found))) if found else None for found in left.values())
-    every = dense if dense is not None else experts or 0.0
-    return {"layer_s": every, "expert_layer_s": max(0.0, (experts or 0.0) - every)}
+def layer_overheads(rows: Sequence[Kernel], kernels_s: np.ndarray) -> dict[str, float]:
+    """What whole layers take over the seconds of their kernels measured alone, shape (n,): ``kernel_factor``, seconds
+    of each layer, and of one with experts on top; non-negative, by relative errors as kernels are fitted."""
+    measured = np.array([row.median_s for row in rows])
+    columns = np.array([kernels_s, np.ones(len(rows)), [row.size("experts") > 0 for row in rows]]).T
+    longer, layer_s, expert_layer_s = nnls(columns / measured[:, None], 1 - kernels_s / measured)[0].tolist()
+    return {"kernel_factor": 1 + longer, "layer_s": layer_s, "expert_layer_s": expert_layer_s}
 
 
 def layer_s(row: Kernel, steps: Steps) -> float:
-    """Seconds of a layer by its kernels, and by the fixed times found so far."""
+    """Seconds of a layer by its kernels, and by what is known of layers so far."""
     return steps(_one_layer(row)).step_time(_batch_of_layer(row)).total_s
 
 

@@ -91,9 +91,7 @@ def fitted(device: str, engine: str, root: Path | None = None) -> Shipped:
     measured = Measured.model_validate(entry["measured"])
     tables = tuple(tables_of_lines(table_lines(measured.kernels)))  # as they are read
     unmeasured = entry["provenance"].get("values", {})
-    links = {
-        name: entry[name] for name in ("collective_s", "link_fraction") if name in entry and name not in unmeasured
-    }
+    links = {name: entry[name] for name in LINKS if name in entry and name not in unmeasured}
     chip = load_catalog().devices[device]
     return Shipped(
         device=device, engine=engine, source=imported.header["source"], licence=LICENCE,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from capsim.calibrate.overhead import Steps, batch_of, layer_s, step_overhead_s
+from capsim.calibrate.overhead import batch_of, layer_overheads, step_overhead_s
 from capsim.calibrate.steps import COEFFICIENTS, fit_steps, predict_steps
 from capsim.calibrate.tables import FORMATS, routing_factor, table_of
 from capsim.catalog import Catalog
@@ -34,13 +34,19 @@ def kernel_residual(groups: Sequence[Sequence[Kernel]], catalog: Catalog) -> Res
     )  # fmt: skip
 
 
-def layer_residual(rows: Sequence[Kernel], steps: Steps) -> Residual:
-    """Of whole layers: their kernels' times, as carried over to their shapes, against what the layers took."""
-    predicted, measured = np.array([layer_s(row, steps) for row in rows]), np.array([row.median_s for row in rows])
+def layer_residual(rows: Sequence[Kernel], kernels_s: np.ndarray) -> Residual:
+    """Of whole layers, dense ones and such with experts: every other is held out, and told by its kernels, shape (n,),
+    as the rest take longer than theirs."""
+    experts = np.array([row.size("experts") > 0 for row in rows])
+    held = np.where(experts, np.cumsum(experts), np.cumsum(~experts)) % 2 == 0
+    table = None
+    if held.any():
+        beside = layer_overheads([row for row, out in zip(rows, held, strict=True) if not out], kernels_s[~held])
+        told = beside["kernel_factor"] * kernels_s + beside["layer_s"] + beside["expert_layer_s"] * experts
+        table = _error(told[held], np.array([row.median_s for row in rows])[held])
     return Residual(
-        what="layer", by=rows[0].kernel, shape="from kernels", points=len(rows), held_out=len(rows),
-        table=_error(predicted, measured),
-    )  # fmt: skip
+        what="layer", by=rows[0].kernel, shape="from kernels", points=len(rows), held_out=int(held.sum()), table=table
+    )
 
 
 def size_errors(rows: Sequence[Kernel], catalog: Catalog) -> np.ndarray:

@@ -20,12 +20,22 @@ def users_of_a_site(resolved: Resolved) -> int | None:
 def nodes_for(resolved: Resolved, one_node: Fleet, users: int, per_node: int) -> int:
     """The smallest fleets by the closed form that keep the SLO for ``users`` with one node down at each site."""
     sites = resolved.scenario.plan.sites
-    of_a_site = -(-users // sites)
+    return sites * (nodes_up(resolved, one_node, -(-users // sites), per_node) + 1)
+
+
+def nodes_up(resolved: Resolved, one_node: Fleet, users: int, per_node: int) -> int:
+    """The fewest nodes by the closed form that keep the SLO for the ``users`` of one site.
+
+    Raises
+    ------
+    Infeasible
+        More than are looked at.
+    """
 
     def passes(nodes: int) -> bool:
-        return of_nodes(resolved, one_node.replica, nodes).goodput(of_a_site) >= one_node.slo.attained
+        return of_nodes(resolved, one_node.replica, nodes).goodput(users) >= one_node.slo.attained
 
-    return sites * (smallest(passes, -(-of_a_site // per_node)) + 1)
+    return smallest(passes, -(-users // per_node))
 
 
 def growth(resolved: Resolved, one_node: Fleet, per_node: int, now: int) -> dict[str, Any] | None:

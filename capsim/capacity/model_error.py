@@ -1,26 +1,43 @@
-"""What model error does to a node's sessions: the closed form at both ends of the step times, beside the simulation."""
+"""What model error does to a node: to its sessions by the closed form, to what users see by simulation."""
 
 from typing import Any
 
 from capsim.capacity.instant import Instant, instant
-from capsim.model_error import model_error
+from capsim.experiment import Interrupted, Run
+from capsim.model_error import bracketed
 from capsim.scenario import Resolved
 
 
-def sessions_bracket(resolved: Resolved, first: Instant, carried: tuple[int, int]) -> dict[str, Any]:
-    """``model_error`` of a plan: ``sessions`` as [low, high] and the ``step_time`` factors behind it.
+def with_model_error(
+    resolved: Resolved, first: Instant, carried: tuple[int, int], at_limit: Run
+) -> tuple[dict[str, Any], Run]:
+    """``model_error`` of a plan, and the run at the last passing number of sessions with its own.
 
-    The bracket that was simulated, by the ratio of the closed form's sessions with step times at an end of their error
-    to those as they are. A high end of None has no bound: with such step times no number of sessions misses the SLO.
+    The plan's is the run's, as that many sessions see it, and ``sessions`` as [low, high].
+
+    Raises
+    ------
+    Interrupted
+        Ctrl-C.
     """
-    error = model_error(resolved)
-    fast, slow = (instant(resolved.changed(step_factor=factor)) for factor in error.step_time)
+    told = bracketed(at_limit)
+    error = told.summary["model_error"]
+    if error is None:
+        raise Interrupted
+    return error | {"sessions": sessions_bracket(resolved, error["step_time"], first, carried)}, told
+
+
+def sessions_bracket(
+    resolved: Resolved, step_time: list[float], first: Instant, carried: tuple[int, int]
+) -> list[int | None]:
+    """The bracket that was simulated, moved by the ratio of the closed form's sessions with step times at an end of
+    their error to those as they are.
+
+    A high end of None has no bound: with such step times no number of sessions misses the SLO.
+    """
+    fast, slow = (instant(resolved.changed(step_factor=factor)) for factor in step_time)
     low = carried[0] if slow is None else min(carried[0], _moved(carried[0], first, slow))
-    high = None if fast is None else max(carried[1], _moved(carried[1], first, fast))
-    return {
-        "basis": error.basis, "source": error.source, "figures": error.figures, "step_time": list(error.step_time),
-        "sessions": [low, high],
-    }  # fmt: skip
+    return [low, None if fast is None else max(carried[1], _moved(carried[1], first, fast))]
 
 
 def _moved(sessions: int, first: Instant, moved: Instant) -> int:

@@ -1,23 +1,24 @@
 """One candidate of a plan, simulated: a node's capacity, the fleet for the load, its cost, and what binds."""
 
 from dataclasses import asdict
+from math import inf
 from typing import Any
-
-import numpy as np
 
 from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
-from capsim.capacity.fleet import size_for
-from capsim.capacity.growth import growth, users_of_a_site
+from capsim.capacity.fleet import doubts, size_for
+from capsim.capacity.growth import growth, nodes_up, users_of_a_site
 from capsim.capacity.instant import Instant, fleet_of
-from capsim.capacity.model_error import sessions_bracket
+from capsim.capacity.model_error import with_model_error
 from capsim.capacity.sessions import Capacity, guess, search
 from capsim.capacity.trials import OnTrial, Trials
+from capsim.errors import Infeasible
+from capsim.estimate.users import Fleet
 from capsim.experiment import Run
 from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
-from capsim.stats import t_interval
+from capsim.stats import bounded, t_interval
 
 CURVE = ("ttft_s", "tpot_s")
 
@@ -38,18 +39,19 @@ def simulated(resolved: Resolved, one_node: Resolved, trials: Trials) -> tuple[d
     first = guess(estimated)
     found = search(one_node, first, trials)
     binds, carried = what_binds(one_node, found)
-    fleet = _fleet(one_node, found.low, trials.on_trial)
+    fleet = _fleet(one_node, estimated, found.low, trials.on_trial)
     sized = _sized(resolved, trials.on_trial)
+    error, at_limit = with_model_error(one_node, first, (found.low, found.high), found.at_limit)
     candidate = _candidate(resolved, first, found, fleet, sized)
     candidate |= {
-        "model_error": sessions_bracket(one_node, first, (found.low, found.high)),
+        "model_error": error,
         "binds": binds,
         "sessions_when_relaxed": carried,
         "curve": _curve(trials),
         "growth": growth(one_node, estimated, max(1, first.sessions), candidate["nodes"]),
         "scenario": locked(resolved),
     }
-    return candidate, found.at_limit
+    return candidate, at_limit
 
 
 def _curve(trials: Trials) -> list[dict[str, Any]]:
@@ -67,14 +69,20 @@ def _seen(trials: Trials, sessions: int) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for name, each in values.items():
         mean, half_width = t_interval(each)
-        seen |= {name: mean, f"{name}_ci95": None if np.isnan(half_width) else [mean - half_width, mean + half_width]}
+        seen |= {name: mean, f"{name}_ci95": bounded(mean, half_width, 1.0 if name == "goodput" else inf)}
     return seen
 
 
-def _fleet(one_node: Resolved, per_node: int, on_trial: OnTrial) -> dict[str, Any] | None:
-    """The fleet of one site for the users asked for, if any are."""
+def _fleet(one_node: Resolved, estimated: Fleet, per_node: int, on_trial: OnTrial) -> dict[str, Any] | None:
+    """The fleet of one site for the users asked for, if any are, sought from the closed form's on."""
     users = users_of_a_site(one_node)
-    return None if users is None else size_for(one_node, users, per_node, on_trial)
+    if users is None:
+        return None
+    try:
+        nodes = nodes_up(one_node, estimated, users, per_node)
+    except Infeasible:
+        nodes = -(-users // per_node)
+    return size_for(one_node, users, nodes, on_trial)
 
 
 def _sized(resolved: Resolved, on_fleet: OnTrial) -> dict[str, Any]:
@@ -134,6 +142,6 @@ def _doubts(found: Capacity) -> list[str]:
 
 def _notes(nodes: int, fleet: dict[str, Any] | None, sized: dict[str, Any]) -> list[str]:
     if fleet is not None:
-        return []
+        return doubts(fleet)
     notes = [] if sized else ["no users asked for (plan.users): the cost is that of one node"]
     return [*notes, "one node has no redundancy"] if nodes == 1 else notes

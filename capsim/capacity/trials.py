@@ -21,17 +21,21 @@ NEAR, ASIDE, MOVES = 1.12, 1.008, 4
 """How far around the target goodput is taken as a line, how near to it an end may come before both move, and how often
 they may."""
 FEWEST, MOST = 5, 2
-"""Replications that an end of the bracket gets: at least so many, or at most so many times the scenario's."""
+"""Replications that an end of the bracket gets: so many, and then at most so many times the scenario's."""
 TOO_MANY = 64
 OnTrial = Callable[[int, Run], None]
 
 
 @dataclass
 class Trials:
-    """``at`` gives what to simulate at each number; ``on_trial`` is told each result as it stands."""
+    """``at`` gives what to simulate at each number; ``on_trial`` is told each result as it stands.
+
+    No number is sure with less than ``fewest`` replications.
+    """
 
     at: Callable[[int], Resolved]
     on_trial: OnTrial
+    fewest: int = FEWEST
     done: dict[int, list[Replication]] = field(default_factory=dict)
     _resolved: dict[int, Resolved] = field(default_factory=dict)
 
@@ -75,11 +79,11 @@ class Trials:
     def sure(self, number: int) -> bool:
         """Whether the interval lies on one side of the target."""
         mean, half_width = self.goodput(number)
-        return len(self.done[number]) >= FEWEST and abs(mean - self._attained(number)) > half_width
+        return len(self.done[number]) >= self.fewest and abs(mean - self._attained(number)) > half_width
 
     def spent(self, number: int) -> bool:
         """Whether that number has had all the replications that it may."""
-        return len(self.done[number]) >= max(FEWEST, MOST * self._resolved[number].scenario.replications)
+        return len(self.done[number]) >= max(self.fewest, MOST * self._resolved[number].scenario.replications)
 
     def bracket(self) -> tuple[int, int | None]:
         """[last passing, first failing] of the numbers so far: 0 where none passes, None where none fails."""

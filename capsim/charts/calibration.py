@@ -70,7 +70,7 @@ def coverage(cells: pd.DataFrame, visited: pd.DataFrame | None = None) -> Any:
         return styled(measured, title)
     rings = (
         alt.Chart(visited)
-        .mark_point(color=PALETTE[5], strokeWidth=2)
+        .mark_point(color=PALETTE[5], strokeWidth=2, opacity=1)
         .encode(
             x=x, y=y, tooltip=["sequences:O", "context_tokens:O", alt.Tooltip("steps:Q", format=",")],
             size=alt.Size("steps:Q", title="steps of the run", scale=alt.Scale(range=[20, 500])),

@@ -14,18 +14,17 @@ PARTS = {
 BAR = 36
 
 
-def capacity_curve(rows: list[dict[str, Any]], latency: str, limit_s: float | None, knees: dict[str, int]) -> Any:
-    """The 95th percentile of a latency against sessions on one node: a line a node type with its interval over
+def capacity_curve(rows: list[dict[str, Any]], latency: str, limit_s: float | None) -> Any:
+    """The 95th percentile of a latency against sessions on one node: a line a candidate with its interval over
     replications, the threshold of the SLO, and a mark at the last number of sessions that keeps the SLO.
 
-    ``rows`` are those of the candidates' ``curve`` with their ``node``; ``knees`` are sessions by node.
+    ``rows`` are those of the candidates' ``curve`` with their ``candidate`` and whether they are its ``knee``.
     """
     key, label = f"{latency}_p95", METRICS[latency].label
     shown = [
         {
-            "node": row["node"], "sessions": row["sessions"], "p95": row[key], "low": (row[f"{key}_ci95"] or [None])[0],
-            "high": (row[f"{key}_ci95"] or [None])[-1], "goodput": row["goodput"], "replications": row["replications"],
-            "knee": row["sessions"] == knees.get(row["node"]),
+            **{name: row[name] for name in ("candidate", "sessions", "goodput", "replications", "knee")},
+            "p95": row[key], "low": (row[f"{key}_ci95"] or [None])[0], "high": (row[f"{key}_ci95"] or [None])[-1],
         }
         for row in rows
         if row[key] is not None
@@ -33,9 +32,9 @@ def capacity_curve(rows: list[dict[str, Any]], latency: str, limit_s: float | No
     scale = alt.Scale(type="log", nice=False, padding=12)
     base = alt.Chart(alt.Data(values=shown)).encode(
         x=alt.X("sessions:Q", title="sessions on one node", scale=alt.Scale(zero=False, nice=False, padding=12)),
-        color=alt.Color("node:N", scale=colours(list(dict.fromkeys(row["node"] for row in rows)))),
+        color=alt.Color("candidate:N", scale=colours(list(dict.fromkeys(row["candidate"] for row in rows)))),
         tooltip=[
-            "node:N", alt.Tooltip("sessions:Q", format=","),
+            "candidate:N", alt.Tooltip("sessions:Q", format=","),
             alt.Tooltip("p95:Q", title=f"{label} p95, s", format=".3g"),
             alt.Tooltip("low:Q", title="95 % interval from, s", format=".3g"),
             alt.Tooltip("high:Q", title="to, s", format=".3g"), alt.Tooltip("goodput:Q", format=".1%"),

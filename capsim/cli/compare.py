@@ -51,11 +51,12 @@ def report(
     """Write one HTML page of a run that opens offline: figures, charts, costs, and what they rest on."""
     from capsim.cli.tables import notes, run_blocks
     from capsim.report import page
-    from capsim.store import load, replace_file
+    from capsim.store import load
+    from capsim.whole_file import write_whole
 
     saved = load(run)
     place = out if out is not None else run / "report.html"
-    replace_file(place, page(saved, run_blocks(saved.summary), notes(saved.summary["warnings"])))
+    write_whole(place, [page(saved, run_blocks(saved.summary), notes(saved.summary["warnings"]))])
     print(f"written to {place}", file=sys.stderr)
 
 
@@ -92,14 +93,14 @@ def _head(base: dict[str, Any], other: dict[str, Any]) -> list[list[str]]:
 def _figures(other: dict[str, Any]) -> list[list[str]]:
     rows = [["", "base", "other", "difference", "", "95 % interval", "verdict"]]
     for figure in other["figures"]:
-        show = _shown(figure["metric"])
+        show, gap = _shown(figure["metric"]), _gap_shown(figure["metric"])
         interval = figure["ci95"]
-        change = "" if figure["ratio"] is None else f"{figure['ratio'] - 1:+.1%}"
+        change = "" if figure["ratio"] is None or figure["metric"] == "goodput" else f"{figure['ratio'] - 1:+.1%}"
         rows.append(
             [
                 _label(figure["metric"]), show(figure["base"]), show(figure["other"]),
-                _signed(figure["difference"], show), change,
-                "" if interval is None else " to ".join(_signed(end, show) for end in interval),
+                _signed(figure["difference"], gap), change,
+                "" if interval is None else " to ".join(_signed(end, gap) for end in interval),
                 _verdict(figure),
             ]
         )  # fmt: skip
@@ -123,6 +124,11 @@ def _shown(metric: str) -> Any:
     if metric.rpartition("_")[0] in LATENCIES:
         return units.seconds
     return (lambda share: f"{share:.2%}") if metric == "goodput" else units.count
+
+
+def _gap_shown(metric: str) -> Any:
+    """Of a share in percentage points, which a percentage of it could be taken for."""
+    return (lambda share: f"{100 * share:.2f} pp") if metric == "goodput" else _shown(metric)
 
 
 def _signed(value: float, show: Any) -> str:

@@ -97,12 +97,13 @@ def _cost_rows(path: dict[str, Any]) -> list[list[str]]:
     """Costs at present value under one price path."""
     from capsim import units
 
-    rows = [[f"If prices: {path['name']}", "expected", "95 % interval", "p5", "p50", "p95", "regret", "regret p95",
-             "cheapest in"]]  # fmt: skip
+    rows = [[f"If prices: {path['name']}", "expected", "95 % interval", "p5", "p50", "p95", "95 % interval of p95",
+             "regret", "regret p95", "cheapest in"]]  # fmt: skip
     for row in path["strategies"]:
-        interval = " to ".join(units.usd(value) for value in row["expected_usd_ci95"])
-        usd = [units.usd(row[f"{key}_usd"]) for key in ("p5", "p50", "p95", "regret", "regret_p95")]
-        rows.append([row["name"], units.usd(row["expected_usd"]), interval, *usd, f"{row['cheapest_share']:.1%}"])
+        interval, of_p95 = (" to ".join(map(units.usd, row[f"{key}_usd_ci95"] or [])) for key in ("expected", "p95"))
+        expected, *spread = [units.usd(row[f"{key}_usd"]) for key in ("expected", "p5", "p50", "p95")]
+        regret = [units.usd(row[key]) for key in ("regret_usd", "regret_p95_usd")]
+        rows.append([row["name"], expected, interval, *spread, of_p95, *regret, f"{row['cheapest_share']:.1%}"])
     return rows
 
 

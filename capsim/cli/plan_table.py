@@ -13,7 +13,7 @@ from capsim.cli.tables import (
     document_text,
     latency_rows,
     many,
-    model_error_row,
+    model_error_rows,
     notes,
     share_text,
     what_rows,
@@ -37,7 +37,7 @@ def render_plan(document: dict[str, Any], format_: str) -> str:
         return csv_text({key: value for key, value in candidate.items() if key not in ("basis", "curve", "scenario")})
     blocks = [
         estimate_rows(document["estimates"], document["candidates"]), excluded_rows(document["excluded"]),
-        [*what_rows(candidate), model_error_row(candidate["model_error"])], _plan_head(candidate),
+        [*what_rows(candidate), *model_error_rows(candidate["model_error"])], _plan_head(candidate),
         latency_rows(candidate), relaxed_rows(candidate), change_rows(document["would_change"]),
         fleet_size_rows(candidate["fleet"]), growth_rows(candidate["growth"]), _load_rows(candidate["loads"]),
         cost_rows(candidate["cost"]), basis_rows(candidate["basis"]),

@@ -27,10 +27,11 @@ def stack(
     no_progress: NoProgress = False,
 ) -> None:
     """Pull levers on the cost of a token: each alone, one after the other, all together, and averaged over orders."""
-    from capsim import store
+    from capsim.json_text import to_json
     from capsim.levers import load_stack
     from capsim.levers import stack as pull
     from capsim.progress import ProgressFile
+    from capsim.whole_file import write_whole
 
     options = {"seed": seed, "replications": replications}
     settings = [*(set_ or []), *(f"{key}={value}" for key, value in options.items() if value is not None)]
@@ -48,7 +49,7 @@ def stack(
             watched.tell(0, None, state="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
     if out is not None:
-        store.replace_file(out / "stack.json", store.to_json(document))
+        write_whole(out / "stack.json", [to_json(document)])
         watched.tell(1, 1, state="done")
     print(render(document, format_), end="")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FAILED_POINTS = 5
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sessions_passing": ("sessions per node", lambda v: f"{v:,.0f}"),
-    "nodes": ("nodes", lambda v: f"{v:,.0f}"),
+    "nodes_needed": ("nodes needed", lambda v: f"{v:,.0f}"),
     "binds": ("binds", str),
     "goodput": ("goodput", lambda v: f"{v:.1%}"),
     "ttft_s_p95": ("TTFT p95", units.seconds),

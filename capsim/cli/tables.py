@@ -40,7 +40,7 @@ def _run_head(summary: dict[str, Any]) -> Rows:
         ["Requests", _counts(requests)],
         ["Throughput", f"{summary['throughput']['requests_per_s']:.3g} requests/s, "
                        f"{units.count(summary['throughput']['output_tokens_per_s'])} output tokens/s"],
-        *_model_error_rows(summary.get("model_error")),
+        *model_error_rows(summary.get("model_error")),
     ]  # fmt: skip
     if summary["saturated"]:
         rows.append(["Steady state", f"none: backlog grows by {summary['backlog_growth_per_s']:.3g} requests/s"])
@@ -62,7 +62,7 @@ def _counts(requests: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _model_error_rows(error: dict[str, Any] | None) -> Rows:
+def model_error_rows(error: dict[str, Any] | None) -> Rows:
     """By how much the model may be off, what tells so, and what that does to throughput and goodput."""
     if error is None:
         return []
@@ -104,7 +104,7 @@ def _limits(target: dict[str, float]) -> str:
 def latency_rows(summary: dict[str, Any]) -> Rows:
     """Means and percentiles; the two kinds of uncertainty stand apart."""
     latency = summary.get("latency", summary)
-    error = None if "latency" in summary else summary.get("model_error")
+    error = summary.get("model_error")
     rows = [["", *PERCENTILES, "95 % interval of the mean", *(["mean with model error"] if error else [])]]
     for name in LATENCIES:
         values = latency[name]

@@ -99,7 +99,7 @@ def _runs(engine: dict[str, Any]) -> list[list[str]]:
         for key in ("ttft_mean_s", "tpot_mean_s", "e2e_p50_s"):
             cells += [units.seconds(measured[key]), f"{error[key]:+.1%}"]
         cells += [f"{measured['requests_per_s']:.3g}", f"{error['requests_per_s']:+.1%}"]
-        cells += [_counts(run, "steps"), _counts(run, "preemptions") + ("" if run["mirrored"] else " (not mirrored)")]
+        cells += [_counts(run, "steps"), _counts(run, "preemptions")]
         rows.append(cells)
     return rows
 

@@ -18,7 +18,7 @@ from capsim.experiment import SCHEMA_VERSION
 from capsim.prices import HOURS_PER_MONTH, Price, Quote, stale_notes
 from capsim.scenario import Resolved
 from capsim.scenario.lock import locked
-from capsim.stats import t_interval
+from capsim.stats import bounded, quantile_interval, t_interval
 
 FLEXIBLE = "flexible"
 QUOTED = "the scenario's quote"
@@ -174,13 +174,19 @@ def _strategies(world: World, offers: dict[str, Quote], per_hour_usd: float) -> 
         mean, half_width = t_interval(usd)
         regret = usd - cheapest
         rows.append({
-            "name": name, "expected_usd": mean, "expected_usd_ci95": [mean - half_width, mean + half_width],
-            **{f"{key}_usd": value for key, value in _spread(usd).items()},
+            "name": name, "expected_usd": mean, "expected_usd_ci95": bounded(mean, half_width),
+            **{f"{key}_usd": value for key, value in _spread(usd).items()}, "p95_usd_ci95": _ends_of_p95(usd),
             "regret_usd": float(regret.mean()), "regret_p95_usd": float(np.percentile(regret, 95)),
             "cheapest_share": float((regret <= 1e-9 * cheapest).mean()),
             "indifferent": indifferent(world, offers[name], per_hour_usd) if name in offers else None,
         })  # fmt: skip
     return {"strategies": sorted(rows, key=lambda row: row["expected_usd"])}
+
+
+def _ends_of_p95(usd: np.ndarray) -> list[float] | None:
+    """Its 95 % interval by order statistics, as samples are independent; None where they are too few to bound it."""
+    _, low, high = quantile_interval(usd, 0.95)
+    return None if np.isnan([low, high]).any() else [low, high]
 
 
 def _least_regret(paths: list[dict[str, Any]]) -> dict[str, Any]:

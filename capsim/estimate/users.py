@@ -67,7 +67,7 @@ class Fleet:
             mass = np.repeat(weights[rows] / values.shape[1], values.shape[1])
             qs = weighted_quantiles(values.ravel(), mass, list(PERCENTILES.values()))
             result[name] = {
-                "mean": float(values.ravel() @ mass / mass.sum()),
+                "mean": float((values.ravel() * mass).sum() / mass.sum()),
                 **dict(zip(PERCENTILES, qs.tolist(), strict=True)),
             }
         return result

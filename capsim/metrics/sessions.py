@@ -33,7 +33,8 @@ def counted(parts: Iterable[pd.DataFrame], start_s: float, end_s: float) -> dict
         inside = (since_s[:-1] <= end_s) & (since_s[1:] > start_s)
         if inside.any():
             counts = rows[list(names)].to_numpy(float)[:-1][inside]
-            total += np.diff(since_s.clip(start_s, end_s))[inside] @ counts
+            # no dot product: what that adds up to hangs on how many threads BLAS takes
+            total += (np.diff(since_s.clip(start_s, end_s))[inside][:, None] * counts).sum(axis=0)
             peak = np.maximum(peak, counts.max(axis=0))
     mean = total / (end_s - start_s) if end_s > start_s else peak
     return {name: {"mean": float(mean[row]), "peak": float(peak[row])} for row, name in enumerate(names)}

@@ -86,7 +86,7 @@ def read(parts: Iterable[pd.DataFrame], rows: int, start_s: float, end_s: float,
             steps.itl[index].add(Sample(seconds[mine], weights[mine]))
         steps.steps += int(part["steps"].sum())
         steps.gaps += float(counts.sum())
-        steps.gaps_s += float(counts @ seconds)
+        steps.gaps_s += float((counts * seconds).sum())
         _check_order(steps, part)
         _add_use(steps, part, share, replicas)
         _add_reach(steps, part)
@@ -150,9 +150,10 @@ def _add_use(steps: Steps, part: pd.DataFrame, share: np.ndarray, replicas: int)
     duration = part["duration_s"].to_numpy(float) * share
     held = (part["kv_blocks"] + part["kv_blocks_end"]).to_numpy(float) / 2
     steps.busy_s += float(duration.sum())
-    steps.running_s += float(duration @ part["running"].to_numpy(float))
-    steps.blocks_s += float(duration @ held)
-    steps.components_s += np.array([part[name].to_numpy(float) @ share for name in COMPONENTS])
+    # Sums of products and no dot products: what those add up to hangs on how many threads BLAS takes.
+    steps.running_s += float((duration * part["running"].to_numpy(float)).sum())
+    steps.blocks_s += float((duration * held).sum())
+    steps.components_s += np.array([(part[name].to_numpy(float) * share).sum() for name in COMPONENTS])
     for name in steps.most:
         steps.most[name] = max(steps.most[name], float(part[name].max() if len(part) else 0))
     starts_s = part["start_s"].to_numpy(float)

@@ -1,17 +1,20 @@
 """How far step times may be trusted: errors where nothing was fitted, what was measured, and one's own measurements."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 import yaml
 
 from capsim.calibrate import calibrate
-from capsim.calibrate.evidence import coverage, points
+from capsim.calibrate.evidence import coverage, points, visited
 from capsim.calibrations.shipped import FOLDER, Shipped, shipped
 from capsim.charts import calibration as charts
 from capsim.cli.calibrate import residual_rows
 from capsim.errors import ScenarioError
+from capsim.kernel_tables import KernelTable
+from capsim.pages.parts import runs
 from capsim.pages.parts.details import chart, table
 from capsim.pages.parts.refusal import mistaken
 
@@ -37,14 +40,26 @@ def one(calibration: Shipped) -> None:
         for judged in calibration.held_out
     ]  # fmt: skip
     table([["operation", "format", "by", "held out", "shapes", "points", "median error", "p90"], *held_out])
-    cells = coverage(calibration.tables)
-    if len(cells):
-        chart(charts.coverage(cells), "coverage", 420)
+    covered(calibration.tables, "of-shipped")
     with st.expander("What was measured, from and to"):
         sizes = [[op, axis, f"{low:,.4g}", f"{high:,.4g}"]
                  for op, axes in calibration.domain.items() for axis, (low, high) in axes.items()]  # fmt: skip
         table([["operation", "size", "from", "to"], *sizes])
         table([[f"{count:,} rows left out", why] for why, count in calibration.left_out.items()])
+
+
+def covered(tables: Sequence[KernelTable], key: str) -> None:
+    """Where decode attention was measured, and where the steps of a run that one chooses lie against it."""
+    cells = coverage(tables)
+    if cells.empty:
+        return
+    name, steps = None, None
+    if kept := runs.finished():
+        hint = "Choose a run: rings show where its steps lie"
+        name = st.selectbox("A run beside it", kept, None, runs.title, key=f"run-{key}", placeholder=hint)
+    if name:
+        steps = visited(runs.read(name).segments())
+    chart(charts.coverage(cells, steps), f"coverage-{key}", 420)
 
 
 def own() -> None:
@@ -65,6 +80,7 @@ def own() -> None:
         return
     if len(judged):
         chart(charts.measured_and_predicted(judged), "judged", 460)
+    covered(found.tables, "of-own")
     table(residual_rows(found.residuals))
     text = yaml.safe_dump(found.document, sort_keys=False, allow_unicode=True)
     st.download_button("calibration.yaml", text, "calibration.yaml", "application/yaml", on_click="ignore")

@@ -5,7 +5,7 @@ Each of them gains one token a step, so a clock that counts steps stands for all
 only when it enters, leaves, or crosses a *kink*: a filled window, a reached top-k, a block of a filling window.
 """
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from capsim.llm import KVStream
 from capsim.memory import BlockRule
@@ -73,6 +73,13 @@ class Decoding:
         if not self._simple and not sequence.settled:
             self._due -= self.needs_block(sequence)
         self._forget(sequence)
+
+    def pause(self, sequence: Sequence) -> None:
+        """Let a sequence stand still, between steps; it may be added again."""
+        self.remove(sequence)
+        for heap in (self._finishes, self._kinks):
+            heap[:] = [entry for entry in heap if entry[2] is not sequence]
+            heapify(heap)
 
     def needs_block(self, sequence: Sequence) -> int:
         """Blocks that the step to come adds to what a sequence holds."""

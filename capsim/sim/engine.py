@@ -15,6 +15,7 @@ from capsim.sim.records import Records
 from capsim.sim.replica import Replica, Work
 from capsim.sim.sequence import Sequence
 from capsim.sim.spec import ClusterSpec
+from capsim.sim.stalling import Stalling
 from capsim.steptime import StepTime
 
 OnEnd = Callable[[Sequence], None]
@@ -62,7 +63,8 @@ class Engine:
             pool: KVCache(spec.kv_blocks, spec.block_rule, Offload(spec.offload) if spec.offload else None)
             for pool in {rank // stages for rank in ranks}
         }
-        self.replicas = [Replica(rank, pools[rank // stages], spec.policy, spec.streams, stages) for rank in ranks]
+        kind = Stalling if spec.policy.reserve == "chunk" else Replica
+        self.replicas = [kind(rank, pools[rank // stages], spec.policy, spec.streams, stages) for rank in ranks]
         self._one_pool = stages > 1
         self._stages = stages if spec.layout.expert else None
         self._alone = len(self.replicas) == 1

@@ -16,7 +16,7 @@ class Holding:
     """
 
     def __init__(self, cache: KVCache, policy: Policy) -> None:
-        self.grows = policy.reserve in ("prompt", "estimate")
+        self.grows = policy.reserve in ("prompt", "estimate", "chunk")
         self.most_blocks = policy.most_blocks(cache.total_blocks)
         self.slot_blocks = self.most_blocks if policy.reserve == "slot" else None
         self._cache = cache

@@ -1,6 +1,7 @@
 """What is simulated: like nodes behind a router, and how one data-parallel replica of them schedules."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from capsim.engine_spec import Reserve
 from capsim.llm import KVStream
@@ -13,13 +14,16 @@ from capsim.steptime import StepTimeModel
 class Policy:
     """How a replica schedules; the words are those of ``EngineSpec``.
 
-    ``queue_limit`` counts requests that could not start at once.
+    ``queue_limit`` counts requests that could not start at once. Of an engine that no row of the catalog is about,
+    Hugging Face's continuous batching, the word for what must be free before a request starts is ``chunk``: the first
+    chunk of its prompt (``Stalling``).
 
     Raises
     ------
     ValueError
         The token budget of a step that mixes prefill and decoding is smaller than ``max_num_seqs``: some sequences
-        would starve (vLLM refuses it too).
+        would starve (vLLM refuses it too). Prefixes are cached although sequences may stand still: how Hugging Face's
+        engine shares blocks is not modelled.
     """
 
     max_num_seqs: int
@@ -28,7 +32,7 @@ class Policy:
     prefill_first: bool = False
     chunked_prefill: bool = True
     joins_running: bool = True
-    reserve: Reserve = "prompt"
+    reserve: Reserve | Literal["chunk"] = "prompt"
     prefix_caching: bool = False
 
     def most_blocks(self, pool_blocks: int) -> int:
@@ -38,6 +42,8 @@ class Policy:
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs and not self.prefill_first:
             raise ValueError(f"max_num_batched_tokens {self.max_num_batched_tokens} is below {self.max_num_seqs} seqs")
+        if self.reserve == "chunk" and self.prefix_caching:
+            raise ValueError("prefix caching of an engine whose sequences may stand still is not modelled")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,13 @@ class OffloadTier:
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """``nodes`` like nodes. ``kv_blocks`` and the policy are those of one replica, ``offload`` those of its pool."""
+    """``nodes`` like nodes. ``kv_blocks`` and the policy are those of one replica, ``offload`` those of its pool.
+
+    Raises
+    ------
+    ValueError
+        Stages of a pipeline share a pool for whose blocks sequences may stand still: each could wait for the other.
+    """
 
     nodes: int
     layout: Parallelism
@@ -63,3 +75,7 @@ class ClusterSpec:
     model: StepTimeModel
     streams: tuple[KVStream, ...]
     offload: tuple[OffloadTier, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.policy.reserve == "chunk" and self.layout.pp > 1:
+            raise ValueError("a pipeline of an engine whose sequences may stand still is not modelled")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from capsim.capacity.plan import plan
 from capsim.errors import Infeasible, ScenarioError
 from capsim.experiment import Interrupted, run_whole
 from capsim.glossary import LATENCIES
+from capsim.model_error import bracketed
 from capsim.scenario import resolve
 from capsim.scenario.lock import locked
 from capsim.sweep.spec import Point, assignments
@@ -27,6 +30,12 @@ def hash_of(task: str, scenario: Path, point: Point) -> str:
     return hashlib.sha256(json.dumps([task, point, lock], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def timed_point(task: str, scenario: Path, point: Point) -> tuple[Row, float]:
+    """``run_point``, and the seconds it took."""
+    began_s = time.perf_counter()
+    return run_point(task, scenario, point), time.perf_counter() - began_s
+
+
 def run_point(task: str, scenario: Path, point: Point) -> Row:
     """Simulate one point. A point that cannot be simulated is a row with the reason, not an error.
 
@@ -42,7 +51,9 @@ def run_point(task: str, scenario: Path, point: Point) -> Row:
             if document["interrupted"]:
                 raise Interrupted
             return {"status": "done", "reason": "", **of_plan(document)}
-        summary = run_whole(resolved).summary
+        summary = bracketed(run_whole(resolved)).summary
+        if summary["model_error"] is None:
+            raise Interrupted
     except (ScenarioError, Infeasible) as error:
         return {"status": "failed", "reason": str(error)}
     return {"status": "done", "reason": _reason(summary), **of_run(summary)}
@@ -66,6 +77,7 @@ def of_run(summary: dict[str, Any]) -> Row:
         **_ends("goodput", summary["goodput_ci95"]),
         **_latencies(summary),
         **summary["throughput"],
+        **_with_model_error(summary["model_error"]),
         **{f"{name}_sessions": level for name, level in levels.items()},
         "kv_hit_rate": summary["kv"]["hit_rate"],
         "kv_mean_utilisation": summary["kv"]["mean_utilisation"],
@@ -79,23 +91,24 @@ def of_run(summary: dict[str, Any]) -> Row:
 
 
 def of_plan(document: dict[str, Any]) -> Row:
-    """A plan's best candidate as one flat row."""
+    """A plan's best candidate as one flat row. What it chose is named apart from what may be swept."""
     best = document["candidates"][0]
     attached, cached, in_flight = (best["sessions"][name] for name in ("attached", "cached", "in_flight"))
     return {
-        "node": best["node"],
-        "parallelism": best["parallelism"],
+        **{f"chosen_{name}": best[name] for name in ("node", "parallelism", "kv_format", "max_num_seqs")},
         "sessions_passing": attached[0],
         "sessions_failing": attached[1],
         "cached_sessions": cached[0],
         "in_flight_sessions": in_flight[0],
         "sessions_estimated": best["estimate"]["sessions"],
-        "nodes": best["nodes"],
+        "nodes_needed": best["nodes"],
         "binds": best["binds"],
         "goodput": best["goodput"][0],
         **_ends("goodput", best["goodput_ci95"][0]),
         **_latencies(best["latency"]),
         **best["throughput"],
+        **_with_model_error(best["model_error"]),
+        **_ends("sessions_model_error", best["model_error"]["sessions"]),
         "utilisation": best["utilisation"],
         "monthly_usd": best["monthly_usd"],
         "usd_per_million_output_tokens": best["cost"]["usd_per_million_output_tokens"],
@@ -113,6 +126,17 @@ def _latencies(seen: dict[str, Any]) -> Row:
     return row
 
 
+def _with_model_error(error: dict[str, Any]) -> Row:
+    """What model error does to p95 of the latencies, to throughput and to goodput."""
+    row: Row = {}
+    for name in LATENCIES:
+        row |= _ends(f"{name}_p95_model_error", error[name]["p95"])
+    for name, bracket in error["throughput"].items():
+        row |= _ends(f"{name}_model_error", bracket)
+    return row | _ends("goodput_model_error", error["goodput"])
+
+
 def _ends(name: str, interval: list[float] | None) -> Row:
+    """Both ends, or neither; a high end of None, which has no bound, is infinite."""
     low, high = interval or (None, None)
-    return {f"{name}_low": low, f"{name}_high": high}
+    return {f"{name}_low": low, f"{name}_high": inf if high is None and low is not None else high}

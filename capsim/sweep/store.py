@@ -5,15 +5,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from capsim.errors import ScenarioError
+from capsim.errors import ScenarioError, refusals
 from capsim.sweep.point import Row
 
 LOCK = ".lock"
 POINTS = "points"
+KEPT = "; finished points are kept, start again to do the rest"
 
 
 @contextmanager
@@ -25,35 +26,42 @@ def locked_directory(directory: Path) -> Iterator[None]:
     ScenarioError
         It cannot be written, holds something else, or another process is at work in it.
     """
-    strange = directory.is_dir() and any(directory.iterdir()) and not (directory / LOCK).exists()
+    with refusals("read", f"--out {directory}"):
+        strange = directory.is_dir() and any(directory.iterdir()) and not (directory / LOCK).exists()
     if directory.is_file() or strange:
         raise ScenarioError.one("is taken by something else: give another directory", path=f"--out {directory}")
-    try:
+    with refusals("written", f"--out {directory}"):
         (directory / POINTS).mkdir(parents=True, exist_ok=True)
-        with (directory / LOCK).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                message = "another sweep is writing there: wait for it, or give another directory"
-                raise ScenarioError.one(message, path=f"--out {directory}") from error
-            yield
-    except OSError as error:
-        raise ScenarioError.one(_why(error), path=f"--out {directory}") from error
+        lock = (directory / LOCK).open("a")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = "another sweep is writing there: wait for it, or give another directory"
+            raise ScenarioError.one(message, path=f"--out {directory}") from error
+        yield
 
 
 def write_point(directory: Path, key: str, row: Row) -> None:
-    """Put a finished point in place, on the disk before it is in its place."""
+    """Put a finished point in place, on the disk before it is in its place.
+
+    Raises
+    ------
+    ScenarioError
+        The system refuses to write it.
+    """
     text = json.dumps(row, default=float)
     place = directory / POINTS / f"{key}.json"
     fresh = place.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with fresh.open("w") as file:
-            file.write(json.dumps({"sha256": _digest(text), "row": text}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(place)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with refusals("written", place, KEPT):
+        try:
+            with fresh.open("w") as file:
+                file.write(json.dumps({"sha256": _digest(text), "row": text}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(place)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def read_point(directory: Path, key: str) -> Row | None:
@@ -63,11 +71,16 @@ def read_point(directory: Path, key: str) -> Row | None:
     ------
     ValueError
         The file is not as it was written.
+    ScenarioError
+        The system refuses to read it.
     """
-    try:
-        text = (directory / POINTS / f"{key}.json").read_text()
-    except FileNotFoundError:
-        return None
+    place = directory / POINTS / f"{key}.json"
+    with refusals("read", place, KEPT), suppress(FileNotFoundError):
+        return _row(place.read_text())
+    return None
+
+
+def _row(text: str) -> Row:
     try:
         kept = json.loads(text)
         if kept["sha256"] != _digest(kept["row"]):
@@ -80,7 +93,3 @@ def read_point(directory: Path, key: str) -> Row | None:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _why(error: OSError) -> str:
-    return f"cannot be written: {error.strerror or error}; finished points are kept, start again to do the rest"

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from capsim.errors import refusals
 from capsim.sweep.point import Row, hash_of
 from capsim.sweep.spec import Point, Sweep
-from capsim.sweep.store import read_point
+from capsim.sweep.store import KEPT, read_point
 
 TABLE = "points.parquet"
 STATUS = ("status", "reason")
@@ -30,13 +31,20 @@ def table_of(points: list[Point], rows: list[Row | None]) -> pd.DataFrame:
 
 
 def write_table(directory: Path, frame: pd.DataFrame) -> None:
-    """Put the table in place whole: the same points give the same bytes."""
+    """Put the table in place whole: the same points give the same bytes.
+
+    Raises
+    ------
+    ScenarioError
+        The system refuses to write it.
+    """
     fresh = directory / f".{TABLE}.{os.getpid()}"
-    try:
-        frame.to_parquet(fresh, index=False)
-        fresh.replace(directory / TABLE)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with refusals("written", directory / TABLE, KEPT):
+        try:
+            frame.to_parquet(fresh, index=False)
+            fresh.replace(directory / TABLE)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def read_points(sweep: Sweep, directory: Path) -> pd.DataFrame:

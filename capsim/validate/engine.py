@@ -7,13 +7,14 @@ run's requests go through the simulator. Nothing of a run is used to predict it 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from capsim.calibrate.device import described_model
 from capsim.calibrate.steps import fit_steps, predict_steps
+from capsim.engine_spec import Reserve
 from capsim.errors import ScenarioError
 from capsim.llm import ModelSpec
 from capsim.measurements import Measurements, Model, Run, Step
@@ -34,14 +35,16 @@ MOST_REPEAT = 0.15
 """An engine that differs from itself by more than this when a load is repeated is no measure of anything."""
 ENOUGH_RUNS = 6
 ENGINE_ARGS = ("max_num_seqs", "max_num_batched_tokens", "kv_blocks", "block_tokens")
-ENGINES: dict[str, Callable[[StepTimeModel], StepTimeModel]] = {"vllm": lambda model: model, "transformers": OneProduct}
-"""Engines that schedule as capsim's vLLM does, and how each one's step time reads a batch.
 
-Hugging Face's continuous batching does so while its KV pool has room. Short of room it differs: a prompt starts when
-its first chunk fits, later prompts pass one that does not, sequences without a block stand still while others go on,
-the youngest of them are dropped only if the rest would still lack blocks, they queue again at the end, and nobody
-starts until somebody has ended. Runs in which it preempts are shown, not judged.
-"""
+
+class Mirror(NamedTuple):
+    """How capsim schedules as an engine does, and how that one's step time reads a batch."""
+
+    reserve: Reserve | Literal["chunk"]
+    step_time: Callable[[StepTimeModel], StepTimeModel]
+
+
+ENGINES = {"vllm": Mirror("prompt", lambda model: model), "transformers": Mirror("chunk", OneProduct)}
 
 
 def validate(measurements: Measurements) -> dict[str, Any]:
@@ -91,15 +94,16 @@ def _validate(measurements: Measurements, engine: str, name: str) -> dict[str, A
                 runs.append(_beside(cluster, run, counted, served))
             except ValueError as error:
                 raise ScenarioError.one(f"run {run.run}: {error}", path=measurements.path) from error
-    _judge_loads(runs, engine)
+    _judge_loads(runs)
     return {"engine": engine, "model": name, "steps": fit, "runs": runs, "errors": _errors(runs)}
 
 
 def _cluster(described: Model, model: ModelSpec, steps: Sequence[Step]) -> ClusterSpec:
     """The engine as it was measured: one replica whose steps take what the fit says."""
     limits = {name: _count(described, name) for name in ENGINE_ARGS}
-    step_time = ENGINES[described.engine](WholeStep(model, fit_steps(steps)))
-    policy = Policy(limits["max_num_seqs"], limits["max_num_batched_tokens"])
+    mirror = ENGINES[described.engine]
+    step_time = mirror.step_time(WholeStep(model, fit_steps(steps)))
+    policy = Policy(limits["max_num_seqs"], limits["max_num_batched_tokens"], reserve=mirror.reserve)
     return ClusterSpec(
         1, Parallelism(1), limits["kv_blocks"], BlockRule(limits["block_tokens"]), policy,
         model.max_context_tokens, "least-loaded", step_time, model.streams,
@@ -169,7 +173,7 @@ def figures(requests: pd.DataFrame, steps: int, preemptions: int) -> dict[str, A
     }  # fmt: skip
 
 
-def _judge_loads(runs: list[dict[str, Any]], engine: str) -> None:
+def _judge_loads(runs: list[dict[str, Any]]) -> None:
     """Mark the runs whose latencies are to be judged: a burst, or arrivals below most of what a burst gets through.
 
     Without a burst nobody knows how loaded the others are, and none of them is judged.
@@ -177,9 +181,7 @@ def _judge_loads(runs: list[dict[str, Any]], engine: str) -> None:
     best = max((run["measured"]["requests_per_s"] for run in runs if run["load"] == "burst"), default=0.0)
     for run in runs:
         below = run["rate_per_s"] is not None and run["rate_per_s"] <= MOST_LOAD * best
-        starved = engine != "vllm" and run["measured"]["preemptions"] > 0
-        run["mirrored"] = not starved
-        run["judged"] = (below or run["load"] == "burst") and not starved
+        run["judged"] = below or run["load"] == "burst"
 
 
 def _errors(runs: list[dict[str, Any]]) -> dict[str, Any]:

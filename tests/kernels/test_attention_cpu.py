@@ -9,6 +9,7 @@ from plain_attention import attention, bf16, packed, stored
 
 from kernels_bench.attention_cpu import PAGE_TOKENS, decode, write
 from kernels_bench.kv_formats import KV_FORMATS, slot_bytes
+from kernels_bench.numba_codecs import aligned
 
 CONTEXTS = (70, 1, 33)
 Q_HEADS, KV_HEADS = 8, 2
@@ -67,3 +68,13 @@ def test_zero_vectors_are_kept():
             np.ones((1, 1, 128), np.float32), pool, np.zeros((1, 1), np.int32), np.ones(1, np.int32), kv_format
         )
         assert np.abs(out).max() < 1e-6
+
+
+def test_arrays_begin_with_a_cache_line_wherever_the_allocator_puts_them():
+    kept = []
+    for nbytes in (1, 100, 512, 8192, 100_001):
+        kept.append(bytearray(nbytes + 24))  # so that the heap looks different each time
+        kept.append(aligned(nbytes))
+        assert kept[-1].ctypes.data % 64 == 0
+        assert kept[-1].nbytes == nbytes
+        assert not kept[-1].any()

@@ -1,5 +1,6 @@
 """Every other page: empty, full, and asked for what is not there."""
 
+import measured_kernels as machine
 import pytest
 import yaml
 from conftest import ROOT, text_of
@@ -8,8 +9,8 @@ from capsim import jobs
 from capsim.json_text import to_json
 from capsim.levers import load_stack, stack
 from capsim.pages.parts import sweeps
-from capsim.store import replace_file
 from capsim.sweep import load_sweep, run_sweep
+from capsim.whole_file import write_whole
 
 PAGES = sorted(path.stem for path in (ROOT / "capsim/pages").glob("*.py") if path.stem != "__init__")
 NOWHERE = {"run": "0" * 12, "runs": ["../../etc", "0" * 12], "sweep": "../..", "kind": "passwd", "calibration": "x"}
@@ -105,6 +106,22 @@ def test_calibrations_say_how_far_they_are_off(opened):
     assert "kernels_bench" in app.code[0].value
 
 
+def test_the_steps_of_a_run_ring_what_was_measured(opened, kept, tmp_path):
+    app = opened("calibration")
+    measured = machine.write(tmp_path / "kernels.jsonl", machine.rows(noise=0.01))
+    app.file_uploader(key="measurements").upload("kernels.jsonl", measured.read_bytes(), "text/plain").run()
+    for number, key in enumerate(("of-shipped", "of-own")):
+        assert len(ringed(app)) == number
+        app.selectbox(key=f"run-{key}").set_value(kept[0]).run()
+        assert not app.exception
+    assert len(ringed(app)) == 2
+
+
+def ringed(app):
+    """The charts that show steps of a run."""
+    return [chart for chart in app.get("vega_lite_chart") if "steps of the run" in chart.proto.spec]
+
+
 def test_a_file_that_holds_no_measurements_is_refused(opened):
     app = opened("calibration")
     app.file_uploader(key="measurements").upload("kernels.jsonl", b"{not json\n" * 3, "text/plain").run()
@@ -149,7 +166,7 @@ def test_a_stack_is_pulled_by_a_job_and_drawn(opened, monkeypatch):
     alone = spec.model_copy(update={"levers": spec.levers[:2]})
     directory = jobs.result_directory(name)
     directory.mkdir(parents=True)
-    replace_file(directory / jobs.STACK, to_json(stack(alone, estimate=True)))
+    write_whole(directory / jobs.STACK, [to_json(stack(alone, estimate=True))])
     app = opened("stack")
     assert not app.exception
     assert "joint gain" in text_of(app)

@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from capsim import units
+from capsim.cli.tables import bracket_text
 from capsim.glossary import METRICS
 from capsim.pages.parts.figures import difference, seconds, usd
 
@@ -75,6 +76,8 @@ def _latency(latency: str, estimate: dict[str, Any], found: dict[str, Any] | Non
     p95 = guess if row is None else row["p95"]
     interval = row and row.get("p95_ci95")
     note = f"95 % interval {seconds(interval[0])} to {seconds(interval[1])}" if interval else "at that limit"
+    error = None if found is None else found["model_error"].get(latency)
+    note += f"; {bracket_text(error['p95'])} with model error" if error and error["p95"] else ""
     gap = difference(p95, guess, units.seconds) if row else None
     _metric(f"{METRICS[latency].label} p95", seconds(p95), note, gap, METRICS[latency].definition)
 

@@ -41,10 +41,9 @@ def curves(document: dict[str, Any]) -> None:
     if not rows:
         return
     slo = document["scenario"]["scenario"].get("slo", {})
-    knees = {one["node"]: one["sessions"]["attached"][0] for one in document["candidates"]}
     for place, latency in zip(st.columns(2), TARGETS, strict=True):
         with place:
-            chart(capacity_curve(rows, latency, slo.get(latency), knees), f"curve-{latency}")
+            chart(capacity_curve(rows, latency, slo.get(latency)), f"curve-{latency}")
     st.caption(
         "Each point is simulated; the band is the 95 % interval over replications, the diamond the last number "
         "of sessions inside the SLO."

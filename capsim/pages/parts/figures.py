@@ -38,6 +38,21 @@ def columns(rows: Rows) -> tuple[bool, dict[str, list[str]]]:
     return headed, cells
 
 
+def told_apart(candidates: list[dict[str, Any]]) -> list[str]:
+    """Names of a plan's candidates: the node, and what else differs between them."""
+    parts = [
+        (one["node"], f"{one['kv_format']} KV", one["parallelism"], f"batch cap {one['max_num_seqs']:,}")
+        for one in candidates
+    ]
+    tells = [place == 0 or len(set(column)) > 1 for place, column in enumerate(zip(*parts, strict=True))]
+    return [", ".join(part for part, telling in zip(one, tells, strict=True) if telling) for one in parts]
+
+
 def curve_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The capacity curves of a plan's candidates, each row with its node."""
-    return [{"node": one["node"], **row} for one in document["candidates"] for row in one.get("curve", [])]
+    """The capacity curves of a plan's candidates, each row with the candidate it is of, and whether it is its knee, the
+    last number of sessions inside the SLO."""
+    return [
+        {"candidate": name, "knee": row["sessions"] == one["sessions"]["attached"][0], **row}
+        for name, one in zip(told_apart(document["candidates"]), document["candidates"], strict=True)
+        for row in one.get("curve", [])
+    ]
