@@ -3,6 +3,6 @@
 from capsim.sweep.executors import cluster
 from capsim.sweep.run import run_sweep
 from capsim.sweep.spec import Sweep, load_sweep
-from capsim.sweep.table import TABLE, read_points
+from capsim.sweep.table import TABLE, keys_of, read_points
 
-__all__ = ["TABLE", "Sweep", "cluster", "load_sweep", "read_points", "run_sweep"]
+__all__ = ["TABLE", "Sweep", "cluster", "keys_of", "load_sweep", "read_points", "run_sweep"]

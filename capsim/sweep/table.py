@@ -47,10 +47,14 @@ def write_table(directory: Path, frame: pd.DataFrame) -> None:
             fresh.unlink(missing_ok=True)
 
 
-def read_points(sweep: Sweep, directory: Path) -> pd.DataFrame:
-    """What is finished by now, while a sweep is at work or after it was stopped."""
-    points = sweep.all_points
-    return table_of(points, [_known(directory, hash_of(sweep.task, sweep.scenario, point)) for point in points])
+def keys_of(sweep: Sweep) -> list[str]:
+    """The hash of each point, by which it is known on disk."""
+    return [hash_of(sweep.task, sweep.scenario, point) for point in sweep.all_points]
+
+
+def read_points(sweep: Sweep, directory: Path, keys: list[str] | None = None) -> pd.DataFrame:
+    """What is finished by now, while a sweep is at work or after it was stopped; ``keys`` are those of its points."""
+    return table_of(sweep.all_points, [_known(directory, key) for key in keys or keys_of(sweep)])
 
 
 def _known(directory: Path, key: str) -> Row | None:

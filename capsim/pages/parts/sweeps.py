@@ -3,11 +3,12 @@
 from typing import Any
 
 import pandas as pd
+import streamlit as st
 import yaml
 
 from capsim import jobs
 from capsim.errors import ScenarioError
-from capsim.sweep import load_sweep, read_points
+from capsim.sweep import keys_of, load_sweep, read_points
 
 MOST_POINTS = 200
 KNOBS = {
@@ -57,4 +58,10 @@ def job(task: str, scenario: str, grid: dict[str, list[Any]], title: str) -> job
 def points(name: str) -> tuple[list[str], pd.DataFrame]:
     """What varies in a sweep, and a row a point, those that are missing too."""
     sweep = load_sweep(jobs.input_file(name, "sweep.yaml"))
-    return sweep.paths, read_points(sweep, jobs.result_directory(name))
+    return sweep.paths, read_points(sweep, jobs.result_directory(name), _keys(name))
+
+
+@st.cache_data(max_entries=64, show_spinner="Looking for the points of the sweep")
+def _keys(name: str) -> list[str]:
+    """A job's file stays as it is, and its points are looked for once a second."""
+    return keys_of(load_sweep(jobs.input_file(name, "sweep.yaml")))
