@@ -14,6 +14,7 @@ import yaml
 from capsim.errors import ScenarioError, refusals
 from capsim.experiment import SCHEMA_VERSION, Replication, Run
 from capsim.glossary import LATENCIES
+from capsim.json_text import to_json
 from capsim.progress import FILE as PROGRESS
 from capsim.sim.records import write_tables
 
@@ -168,18 +169,3 @@ def _fresh(directory: Path) -> Path:
     with refusals("written", f"--out {directory}"):
         directory.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-
-
-def to_json(document: dict[str, Any]) -> str:
-    """JSON with NaN as null: what is not known is not a number."""
-    return json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
-    if isinstance(value, float) and value != value:
-        return None
-    return value

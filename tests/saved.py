@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 from capsim.capacity import plan
+from capsim.json_text import to_json
 from capsim.pages.parts.results import SAVED
 from capsim.pages.parts.scenarios import FIRST, SHIPPED
 from capsim.scenario import resolve
-from capsim.store import to_json
 
 
 def main() -> None:

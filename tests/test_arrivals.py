@@ -145,6 +145,50 @@ CLASSES = {
 }
 
 
+BURSTS = [
+    {"name": "clumpy", "arrival": {"kind": "gamma", "rate_per_s": 2, "cv": 4}},
+    {"name": "steady", "arrival": {"kind": "poisson", "rate_per_s": 3}},
+]
+
+
+def test_superposed_classes_without_lengths_have_those_of_the_workload():
+    lengths = {"prompt_tokens": {"kind": "uniform", "low": 50, "high": 150}, "output_tokens": 7}
+    workload = Workload.model_validate({"arrival": {"kind": "superposed", "classes": BURSTS}, **lengths})
+    arrival_s, classes = draw_arrivals(workload.changed(duration_s=SPAN_S), 11, 0)
+    for index, one in enumerate(BURSTS):
+        alone = take(times(parse(one["arrival"]), stream(11, 0, f"arrivals/{one['name']}")), None, SPAN_S)
+        assert np.array_equal(arrival_s[classes == index], alone)
+    prompt, output = sample_lengths(workload, None)
+    assert prompt.mean() == pytest.approx(100, rel=0.02)
+    assert set(output) == {7}
+    assert with_users(workload, 5, 4000, 0).arrival.classes is None
+
+
+def test_superposed_sessions_have_begun_as_often_as_all_classes_together():
+    session = {"turns": {"kind": "geometric", "mean": 5}, "new_tokens": 20}
+    lengths = {"prompt_tokens": 100, "output_tokens": 7, "think_s": 10, "session": session}
+    workload = Workload.model_validate({"arrival": {"kind": "superposed", "classes": BURSTS}, **lengths})
+    counts = [len(traffic(workload, None, 11, replication).begun) for replication in range(20)]
+    holds(counts, 5 * 4 * 10, slack=5)
+    with pytest.raises(ValidationError, match="classes with lengths of their own"):
+        workload.changed(arrival=CLASSES, prompt_tokens=None, output_tokens=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lengths", "message"),
+    [
+        ("superposed", [{"prompt_tokens": 5, "output_tokens": 5}, {}], "either every class has lengths"),
+        ("superposed", [{"prompt_tokens": 5}, {}], "both prompt_tokens and output_tokens, or neither"),
+        ("closed", [{}, {}], "needs prompt_tokens and output_tokens"),
+    ],
+)
+def test_classes_with_half_of_their_lengths_are_refused(kind, lengths, message):
+    classes = [{**one, **given} for one, given in zip(BURSTS, lengths, strict=True)]
+    users = {"users": 3} if kind == "closed" else {}
+    with pytest.raises(ValidationError, match=message):
+        Workload.model_validate({"arrival": {"kind": kind, "classes": classes, **users}})
+
+
 def test_superposed_classes_keep_their_arrivals_and_lengths():
     arrival = Superposed.model_validate(CLASSES)
     arrival_s, classes = superposed_arrivals(arrival, None, SPAN_S, 11, 0)

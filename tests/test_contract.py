@@ -14,10 +14,10 @@ from capsim.contract.costs import World, committed_usd, flexible_usd
 from capsim.contract.indifference import indifferent
 from capsim.contract.paths import load_factors, price_factors
 from capsim.errors import ScenarioError
+from capsim.json_text import to_json
 from capsim.prices import HOURS_PER_MONTH, Quote
 from capsim.scenario import resolve
 from capsim.scenario.spec import ContractSpec, PricePath
-from capsim.store import to_json
 
 SCENARIO = """\
 model: llama-3.1-8b

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "units", "glossary", "errors", "whole_file", "source", "progress", "measurements",
+    "units", "glossary", "errors", "json_text", "whole_file", "source", "progress", "measurements",
     "hardware", "llm", "hugging_face", "parallelism", "kv_format", "engine_spec", "prices", "api_tiers",
     "kernel_tables", "measured", "efficiency",
     "slo", "workload", "catalog", "calibrations", "importers", "memory", "steptime", "calibrate", "stats", "queueing",

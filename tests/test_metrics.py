@@ -148,7 +148,7 @@ LONG = """\
 import sys
 from capsim.experiment import run
 from capsim.scenario import resolve
-from capsim.store import to_json
+from capsim.json_text import to_json
 print(to_json(run(resolve(sys.argv[1])).summary))
 """
 

@@ -176,3 +176,24 @@ def test_a_plan_draws_sessions_like_those_of_the_trace(tmp_path):
     (tmp_path / "t.csv").write_text(HEAD + ROWS)
     without = resolve(tmp_path / "s.yaml")
     assert with_drawn_sessions(without) is without
+
+
+def test_a_plan_says_what_of_its_prompts_a_trace_shares(tmp_path):
+    """A system prompt of 160 tokens before 40 of one's own, once of single requests, once of contexts that grow."""
+    (tmp_path / "s.yaml").write_text(SCENARIO.replace("t.csv, replay: closed", "t.csv"))
+    head = "arrival_s,prompt_tokens,output_tokens,prefix_hashes,hash_tokens\n"
+    alone = [f"{at},200,9,1 2 3 4 5 6 7 8 9 10 {at + 100},16\n" for at in range(200)]
+    (tmp_path / "t.csv").write_text(head + "".join(alone))
+    one_by_one = with_drawn_sessions(resolve(tmp_path / "s.yaml"))
+    assert one_by_one.trace is not None
+    assert one_by_one.warnings[-1].endswith("would hold 80% of the trace's prompt tokens")
+    blocks = [[*range(1, 11), *range(1000 * at, 1000 * at + 5)] for at in range(1, 100)]
+    chats = [
+        f"{3 * at + turn},{200 + 48 * turn},8,{' '.join(map(str, keys[: 12 + 3 * turn]))},16\n"
+        for at, keys in enumerate(blocks) for turn in range(2)
+    ]  # fmt: skip
+    (tmp_path / "t.csv").write_text(head + "".join(chats))
+    drawn = with_drawn_sessions(resolve(tmp_path / "s.yaml"))
+    assert drawn.trace is None
+    # Of 200 tokens 160 are everybody's, of the next 248 the first 192 those of the last; the very first are new.
+    assert f"of the trace's {(99 * (160 + 192) - 160) / (99 * 448):.0%}" in drawn.warnings[-1]

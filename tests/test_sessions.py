@@ -13,7 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import plain_records
 
-from capsim.capacity import with_sessions
+from capsim import experiment
+from capsim.capacity import find_capacity, with_sessions
+from capsim.capacity.instant import fleet_of
+from capsim.capacity.sessions import guess, search
+from capsim.capacity.trials import Trials
 from capsim.errors import ScenarioError
 from capsim.experiment import run
 from capsim.metrics.requests import good, good_share, latency, measured, window
@@ -367,14 +371,18 @@ def test_an_agents_reuse_is_the_arithmetic_of_its_growth():
     assert (off["cached_tokens"] == 0).all()
 
 
+def fresh_start(begun):
+    """The same with users of a closed loop at turn 0, without open sessions, and with nothing cached."""
+    fresh = [Begun(chat, 0, start.start_s, 0.0) for start, chat in zip(begun.begun, begun.chats, strict=False)]
+    return replace(begun, begun=fresh if begun.closed else [], ended=())
+
+
 def steady(load, spec, replication, lifetimes, response=AT_ONCE):
     """Context, KV in use, hit rate, cached and attached sessions, on average: begun in steady state, or at turn 0 and
     warmed up."""
     begun = traffic(load, None, 1, replication, response=response)
     if lifetimes:
-        fresh = [Begun(chat, 0, start.start_s, 0.0) for start, chat in zip(begun.begun, begun.chats, strict=False)]
-        fresh = fresh if begun.closed else []
-        begun = replace(begun, begun=fresh, ended=(), limit=begun.limit + lifetimes)
+        begun = replace(fresh_start(begun), limit=begun.limit + lifetimes)
     records = simulate(spec, begun)
     measured = records.requests_table().iloc[lifetimes:]
     start_s, end_s = window(measured)
@@ -428,6 +436,46 @@ def test_a_steady_start_agrees_with_a_warm_up_of_ten_lifetimes(kv_blocks):
     spec = cluster(lambda batch: 0.01 + 1e-5 * batch.prefill_tokens, kv_blocks=kv_blocks, prefix_caching=True)
     found = differ(load, spec, 10 * 8 * 40)
     assert all(abs(difference) <= 1 for difference in found.values()), found
+
+
+LONG_CHATS = """\
+model: llama-3.1-8b
+node: l40s-x1
+workload:
+  arrival: {kind: poisson, rate_per_s: 1}
+  prompt_tokens: {kind: lognormal, mu: 7, sigma: 0.5, maximum: 4000}
+  output_tokens: {kind: geometric, mean: 120}
+  think_s: {kind: exponential, mean: 60}
+  session: {turns: 12, new_tokens: {kind: geometric, mean: 300}}
+slo: {ttft_s: 1 s, tpot_s: 60 ms, attained: 0.95}
+replications: 1
+"""
+
+
+@pytest.mark.slow
+def test_capacity_of_a_steady_start_agrees_with_a_warm_up_of_ten_lifetimes(tmp_path, monkeypatch):
+    """More contexts than the KV pool holds, so that what is cached decides how many sessions are served."""
+    (tmp_path / "scenario.yaml").write_text(LONG_CHATS)
+    resolved = resolve(tmp_path / "scenario.yaml")
+    at_once = find_capacity(resolved)
+    reached = at_once.at_limit.summary["kv"]["hit_rate"]
+
+    def empty(*workload_and_seeds):
+        return fresh_start(traffic(*workload_and_seeds))
+
+    def warmed(sessions):
+        found = with_sessions(resolved, sessions)
+        ten_lifetimes, load = 10 * 12 * sessions, found.workload
+        longer = {"requests": load.requests + ten_lifetimes, "warmup_requests": load.warmup_requests + ten_lifetimes}
+        return replace(found, workload=load.changed(**longer))
+
+    monkeypatch.setattr(experiment, "traffic", empty)
+    warm = search(resolved, guess(fleet_of(resolved)), Trials(warmed, lambda sessions, run: None))
+    assert at_once.low < warm.high
+    assert warm.low < at_once.high
+    assert at_once.low == pytest.approx(warm.low, rel=0.05)
+    assert reached == pytest.approx(warm.at_limit.summary["kv"]["hit_rate"], abs=0.02)
+    assert 0.3 < reached < 0.5
 
 
 def test_sessions_are_met_by_length_at_a_uniform_phase():

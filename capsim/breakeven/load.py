@@ -6,8 +6,8 @@ import numpy as np
 
 from capsim.breakeven.node import Carried
 from capsim.scenario import Resolved
-from capsim.workload.arrivals import Poisson, Profile, long_run_rate_per_s
-from capsim.workload.classes import Superposed
+from capsim.workload.arrivals import Poisson, Profile
+from capsim.workload.classes import mean_rate_per_s
 from capsim.workload.levels import HOUR_S, peak_per_s
 from capsim.workload.sessions import Users
 from capsim.workload.spec import Closed
@@ -50,11 +50,9 @@ def _mean_requests_per_s(resolved: Resolved) -> float:
     if arrival is None:
         assert trace is not None
         return float(len(trace.arrival_s) / (trace.arrival_s[-1] - trace.arrival_s[0]))
-    if isinstance(arrival, Superposed):
-        return sum(long_run_rate_per_s(client.arrival) for client in arrival.classes)
     family = arrival.arrivals if isinstance(arrival, Users) else arrival
     assert not isinstance(family, Closed)
-    mean_per_s = long_run_rate_per_s(family)
+    mean_per_s = mean_rate_per_s(family)
     if not workload.in_sessions:
         return mean_per_s
     steady = workload.changed(arrival=Poisson(kind="poisson", rate_per_s=mean_per_s))

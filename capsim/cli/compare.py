@@ -27,7 +27,7 @@ def compare(
     from capsim.cli import tables
     from capsim.compare import compare as compare_runs
     from capsim.errors import ScenarioError
-    from capsim.store import to_json
+    from capsim.json_text import to_json
 
     if len(runs) < 2:
         raise ScenarioError.one("needs two runs or more, the base first", path="compare")

@@ -5,7 +5,7 @@ from typing import Any
 from capsim import units
 from capsim.cli.plan_table import excluded_rows
 from capsim.cli.tables import Rows, csv_text, document_text, latency_rows, many, notes, share_text
-from capsim.store import to_json
+from capsim.json_text import to_json
 
 
 def render_answer(document: dict[str, Any], format_: str) -> str:

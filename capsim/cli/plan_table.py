@@ -19,7 +19,7 @@ from capsim.cli.tables import (
     what_rows,
 )
 from capsim.glossary import METRICS
-from capsim.store import to_json
+from capsim.json_text import to_json
 
 TOP_STEPS = 6
 MONTHS_SHOWN = 6

@@ -27,10 +27,10 @@ def stack(
     no_progress: NoProgress = False,
 ) -> None:
     """Pull levers on the cost of a token: each alone, one after the other, all together, and averaged over orders."""
+    from capsim.json_text import to_json
     from capsim.levers import load_stack
     from capsim.levers import stack as pull
     from capsim.progress import ProgressFile
-    from capsim.store import to_json
     from capsim.whole_file import write_whole
 
     options = {"seed": seed, "replications": replications}

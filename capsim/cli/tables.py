@@ -6,8 +6,7 @@ from typing import Any
 
 from capsim import units
 from capsim.glossary import LATENCIES, METRICS
-from capsim.metrics.requests import OUTCOMES
-from capsim.store import to_json
+from capsim.json_text import to_json
 
 Rows = list[list[str]]
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
@@ -54,6 +53,8 @@ def _run_head(summary: dict[str, Any]) -> Rows:
 
 def _counts(requests: dict[str, Any]) -> str:
     """What became of the requests, and of what was asked for where some of it was asked again."""
+    from capsim.metrics.requests import OUTCOMES
+
     seen = [name for name in ("offered", *OUTCOMES) if requests[name] or name != "abandoned"]
     parts = [f"{requests[name]:,} {name}" for name in seen]
     if requests["asks"] != requests["offered"]:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from capsim.cli.tables import Rows
     from capsim.workload.figures import Figures
 
-trace = typer.Typer(help="Traffic as it really comes.", no_args_is_help=True, rich_markup_mode=None)
+trace = typer.Typer(
+    help="Describe traces, and fit workload presets to them.", no_args_is_help=True, rich_markup_mode=None
+)
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Trace: CSV, JSON lines, or a vLLM benchmark result.")]
 Columns = Annotated[
     str | None,
@@ -27,12 +29,14 @@ SESSION_FIGURES: dict[str, Callable[["Figures"], float | None]] = {
 
 @trace.command("describe")
 def describe_trace(file: File, columns: Columns = None, format_: OutputFormat = Format.table) -> None:
-    """Rate, clumping, lengths, prefix reuse and sessions of a trace, and the nearest preset."""
+    """Show a trace's rate, dispersion and lengths, and its nearest preset.
+
+    Of sessions and shared prefixes as well, where it tells of them."""
     from dataclasses import asdict
 
     from capsim.catalog import load_catalog
     from capsim.cli import tables
-    from capsim.store import to_json
+    from capsim.json_text import to_json
     from capsim.workload.describe import describe
     from capsim.workload.traces import read_trace
 
@@ -45,7 +49,9 @@ def describe_trace(file: File, columns: Columns = None, format_: OutputFormat = 
         print(tables.csv_text(document), end="")
     else:
         blocks = [_head(document), _figures({"the trace": found.figures}), _nearest(found.distances)]
-        print(tables.document_text(blocks, [f"note: {note}" for note in read.warnings], format_), end="")
+        told = found.sessions is not None and found.sessions.inferred
+        notes = [*read.warnings, *["sessions are told by prompts that begin with a whole earlier one"][:told]]
+        print(tables.document_text(blocks, [f"note: {note}" for note in notes], format_), end="")
 
 
 @trace.command("fit")
@@ -56,7 +62,7 @@ def fit_preset(
     columns: Columns = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the preset here; else it is printed.")] = None,
 ) -> None:
-    """Make a workload preset of a trace, and compare what it generates with the trace."""
+    """Fit a workload preset to a trace, beside what it generates."""
     from datetime import date
 
     import yaml
@@ -87,10 +93,10 @@ def fit_preset(
 
 @trace.command("presets")
 def show_presets(format_: OutputFormat = Format.table) -> None:
-    """What each preset of the catalog generates, beside its source where that is known."""
+    """Show what each preset generates, beside its source."""
     from capsim.catalog import load_catalog
     from capsim.cli import tables
-    from capsim.store import to_json
+    from capsim.json_text import to_json
     from capsim.workload.generated import generated_beside
 
     catalog = load_catalog()
@@ -107,7 +113,8 @@ def show_presets(format_: OutputFormat = Format.table) -> None:
     elif format_ is Format.csv:
         print(tables.csv_text(document), end="")
     else:
-        print(tables.document_text([_side_by_side(found, arrivals)], [], format_), end="")
+        notes = [f"note: {name}: {one.note}" for name, one in catalog.traffic.items() if one.note]
+        print(tables.document_text(_side_by_side(found, arrivals), notes, format_), end="")
 
 
 def _columns(text: str | None) -> dict[str, str] | None:
@@ -146,8 +153,7 @@ def _head(document: dict[str, Any]) -> "Rows":
         turns = ", ".join(f"{name} {_number(sessions[f'turns_{name}'])}" for name in ("mean", "p50", "p95"))
         gaps = ", ".join(f"{name} {_number(sessions[f'gap_s_{name}'])}" for name in ("p5", "p50", "p95"))
         share = f"{sessions['multi_turn_share']:.1%} of several turns"
-        told = " (told by prompts that begin with an earlier one)" if sessions["inferred"] else ""
-        rows.append([f"Sessions{told}", f"{sessions['sessions']:,}, {share}; turns {turns}"])
+        rows.append(["Sessions", f"{sessions['sessions']:,}, {share}; turns {turns}"])
         rows.append(["Gaps in sessions", f"{gaps} s"])
     return rows
 
@@ -189,14 +195,29 @@ def _nearest(distances: dict[str, float]) -> "Rows":
     return [*rows, *([name, _number(apart), ""] for name, apart in list(distances.items())[:3])]
 
 
-def _side_by_side(found: dict[str, "Figures"], arrivals: Mapping[str, str]) -> "Rows":
-    """A row a stream; ``arrivals`` says how far to trust those of a preset."""
-    quantities = ("mean", "p50", "p95")
-    lengths = [f"{what} {quantity}" for what in ("prompt", "output") for quantity in quantities]
-    rows = [["Preset", "arrivals", "req/s", "CV", "IDC 1 s", "10 s", "60 s", *lengths, *SESSION_FIGURES]]
+def _side_by_side(found: dict[str, "Figures"], arrivals: Mapping[str, str]) -> list["Rows"]:
+    """Tables of arrivals, lengths and sessions; ``arrivals`` says how far to trust those of a preset."""
+    of_arrivals, of_lengths, of_sessions = {}, {}, {}
     for name, one in found.items():
-        tokens = [getattr(of, quantity) for of in (one.prompt_tokens, one.output_tokens) for quantity in quantities]
-        of_sessions = [value(one) for value in SESSION_FIGURES.values()]
-        numbers = map(_number, [one.rate_per_s, one.cv, *one.idc, *tokens, *of_sessions])
-        rows.append([name, arrivals.get(name, ""), *numbers])
+        of_arrivals[name] = [arrivals.get(name, ""), *map(_number, [one.rate_per_s, one.cv, *one.idc])]
+        tokens = [(of.mean, of.p50, of.p95) for of in (one.prompt_tokens, one.output_tokens)]
+        of_lengths[name] = [_number(value) for three in tokens for value in three]
+        of_sessions[name] = [_number(value(one)) for value in SESSION_FIGURES.values()]
+    return [
+        _streams(["arrivals", "req/s", "CV", "IDC 1 s", "10 s", "60 s"], of_arrivals),
+        _streams(["prompt mean", "p50", "p95", "output mean", "p50", "p95"], of_lengths),
+        _streams(["turns mean", "p95", "gap mean s", "p50", "p95", "reuse"], of_sessions),
+    ]
+
+
+def _streams(heads: list[str], told: dict[str, list[str]]) -> "Rows":
+    """A row for each stream of which something is known, the preset named once."""
+    rows = [["Preset", "", *heads]]
+    last = ""
+    for name, cells in told.items():
+        if set(cells) <= {"", "-"}:
+            continue
+        preset, which = name.split(": ")
+        rows.append(["" if preset == last else preset, which, *cells])
+        last = preset
     return rows

@@ -8,10 +8,10 @@ from capsim.cli.compare import comparison_blocks, comparison_notes
 from capsim.compare import compare
 from capsim.errors import ScenarioError
 from capsim.glossary import METRICS
+from capsim.json_text import to_json
 from capsim.pages.parts import runs
 from capsim.pages.parts.details import chart, table
 from capsim.pages.parts.refusal import mistaken
-from capsim.store import to_json
 
 MOST = 4
 DRAWN = ("ttft_s", "tpot_s", "e2e_s")

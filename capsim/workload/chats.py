@@ -75,12 +75,12 @@ def sample(
     raise AssertionError("sessions ended")
 
 
-def mean_requests(workload: Workload) -> float:
-    """Requests of a session, on average."""
+def requests(workload: Workload) -> np.ndarray:
+    """How many each of many sessions has, shape (sessions,): a few long ones may have most of them."""
     if workload.session is None:
-        return 1.0
+        return np.ones(1)
     parts = (_Part(workload, ANY, 0, 0, f"session {{}}/{part}") for part in range(PARTS))
-    return float(np.mean([len(rounds) for part in parts for rounds in part.rounds()]))
+    return np.array([len(rounds) for part in parts for rounds in part.rounds()])
 
 
 def tokens(some: list[Chat]) -> tuple[np.ndarray, np.ndarray]:

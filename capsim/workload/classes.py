@@ -1,6 +1,8 @@
-"""Traffic of several client classes, each with its own arrivals and lengths."""
+"""Traffic of several client classes, each with its own arrivals and, if they differ in them, its own lengths."""
 
-from typing import Literal
+from collections.abc import Iterator
+from itertools import count
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,21 +14,32 @@ from capsim.workload.streams import stream
 
 Lengths = tuple[np.ndarray, np.ndarray]
 """Prompt and output tokens, shape (n,) each."""
+Arrivals = tuple[np.ndarray, np.ndarray]
+"""Times in order and the class of each, shape (n,) both."""
 
 
 class ClientClass(BaseModel):
-    """Clients alike: their arrivals, their prompts and their answers."""
+    """Clients alike: their arrivals and, where these are not the workload's, their prompts and their answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     arrival: Single
-    prompt_tokens: Tokens
-    output_tokens: Tokens
+    prompt_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.prompt_tokens is None) != (self.output_tokens is None):
+            raise ValueError("give both prompt_tokens and output_tokens, or neither: those of the workload")
+        return self
 
 
 class Superposed(BaseModel):
-    """The arrivals of all ``classes`` together; every request has the lengths of its class."""
+    """The arrivals of all ``classes`` together.
+
+    Every request has the lengths of its class; where no class has any, those of the workload.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,28 +52,50 @@ class Superposed(BaseModel):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"two classes are named '{twice}'")
+        if len({one.prompt_tokens is None for one in self.classes}) > 1:
+            raise ValueError("either every class has lengths of its own, or none has")
         return self
+
+    @property
+    def brings_lengths(self) -> bool:
+        return self.classes[0].prompt_tokens is not None
+
+
+def mean_rate_per_s(arrival: Single | Superposed) -> float:
+    """How many come each second over a long time, of all classes together."""
+    if isinstance(arrival, Superposed):
+        return sum(long_run_rate_per_s(one.arrival) for one in arrival.classes)
+    return long_run_rate_per_s(arrival)
+
+
+def together(arrival: Superposed, seed: int, replication: int) -> Iterator[Arrivals]:
+    """All arrivals in chunks without end. A class draws from a stream of its own, found by name."""
+    ahead = [times(one.arrival, stream(seed, replication, f"arrivals/{one.name}")) for one in arrival.classes]
+    drawn = [np.empty(0) for _ in ahead]
+    part_s = CHUNK / mean_rate_per_s(arrival)
+    for part in count(1):
+        for index, source in enumerate(ahead):
+            while not len(drawn[index]) or drawn[index][-1] <= part * part_s:
+                drawn[index] = np.append(drawn[index], next(source))
+        counts = [int(np.searchsorted(one, part * part_s, side="right")) for one in drawn]
+        arrival_s = np.concatenate([one[:until] for one, until in zip(drawn, counts, strict=True)])
+        order = np.argsort(arrival_s, kind="stable")
+        yield arrival_s[order], np.repeat(np.arange(len(drawn)), counts)[order]
+        drawn = [one[until:] for one, until in zip(drawn, counts, strict=True)]
 
 
 def superposed_arrivals(
     arrival: Superposed, limit: int | None, duration_s: float | None, seed: int, replication: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Times in order and the class of each, shape (n,) both. A class draws from a stream of its own, found by name."""
-    ahead = [times(one.arrival, stream(seed, replication, f"arrivals/{one.name}")) for one in arrival.classes]
-    drawn = [[np.empty(0)] for _ in ahead]
-    rate_per_s = sum(long_run_rate_per_s(one.arrival) for one in arrival.classes)
-    horizon_s = duration_s or (limit or CHUNK) / rate_per_s
-    while True:
-        for source, parts in zip(ahead, drawn, strict=True):
-            while not len(parts[-1]) or parts[-1][-1] <= horizon_s:
-                parts.append(next(source))
-        arrival_s = np.concatenate([part for parts in drawn for part in parts])
-        classes = np.repeat(np.arange(len(drawn)), [sum(map(len, parts)) for parts in drawn])
-        order = np.argsort(arrival_s, kind="stable")
-        order = order[: np.searchsorted(arrival_s[order], horizon_s, side="right")]
-        if duration_s is not None or len(order) >= (limit or 0):
-            return arrival_s[order[:limit]], classes[order[:limit]]
-        horizon_s *= 2
+) -> Arrivals:
+    """The first ``limit`` arrivals, or those up to ``duration_s``."""
+    parts: list[Arrivals] = []
+    for chunk in together(arrival, seed, replication):
+        parts.append(chunk)
+        if sum(len(one) for one, _ in parts) >= (limit or np.inf) or (chunk[0][-1:] > (duration_s or np.inf)).any():
+            break
+    arrival_s, classes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    end = np.searchsorted(arrival_s, duration_s or np.inf, side="right")
+    return arrival_s[:end][:limit], classes[:end][:limit]
 
 
 def mixed(classes: tuple[ClientClass, ...], uniforms: np.ndarray) -> np.ndarray:
@@ -76,6 +111,8 @@ def class_lengths(
     prompts, outputs = prompts[: len(chosen)], outputs[: len(chosen)]
     prompt, output = (np.empty(len(chosen), dtype=np.int64) for _ in range(2))
     for index, one in enumerate(classes):
+        assert one.prompt_tokens is not None
+        assert one.output_tokens is not None
         mine = chosen == index
         prompt[mine] = draw_tokens(one.prompt_tokens, prompts[mine])
         output[mine] = draw_tokens(one.output_tokens, outputs[mine])

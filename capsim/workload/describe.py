@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from capsim.workload import chats
 from capsim.workload.arrivals import Profile
 from capsim.workload.figures import Figures, distribution_distance, variation
-from capsim.workload.generated import arrivals_in, requests_per_s
+from capsim.workload.generated import arrivals_in, long_run_rate_per_s
 from capsim.workload.requests import draw_lengths
 from capsim.workload.spec import Closed, Workload
 from capsim.workload.trace_figures import trace_figures, turns_and_gaps
 from capsim.workload.traces import Trace
 from capsim.workload.traces.follow import sessions_of
 
-COMPARED = 20_000
+COMPARED = 10_000
 """Requests drawn of a preset to compare it with."""
 
 
@@ -84,6 +85,16 @@ def sessions(trace: Trace) -> Sessions | None:
     return Sessions(len(turns), inferred, float(turns.mean()), p50, p95, float((turns > 1).mean()), *gaps)
 
 
+def _stream(preset: Workload) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """When about ``COMPARED`` requests come, and the tokens of about as many prompts and answers. Shape (n,) each."""
+    begin_per_s = long_run_rate_per_s(preset)
+    if not preset.in_sessions:
+        return arrivals_in(preset, COMPARED / begin_per_s, 0, 0), *draw_lengths(preset, COMPARED)
+    some = chats.sample(preset, COMPARED)
+    prompt, output = chats.tokens(some)
+    return arrivals_in(preset, COMPARED / begin_per_s * len(some) / len(prompt), 0, 0), prompt, output
+
+
 def distances(trace: Trace, presets: Mapping[str, Workload]) -> dict[str, float]:
     """How far each preset is, nearest first.
 
@@ -95,8 +106,8 @@ def distances(trace: Trace, presets: Mapping[str, Workload]) -> dict[str, float]
     for name, preset in presets.items():
         if isinstance(preset.arrival, Closed) or (isinstance(preset.arrival, Profile) and preset.arrival.rates is None):
             continue
-        prompt, output = draw_lengths(preset, COMPARED)
-        theirs = variation(np.diff(arrivals_in(preset, COMPARED / requests_per_s(preset), 0, 0)))
+        arrival_s, prompt, output = _stream(preset)
+        theirs = variation(np.diff(arrival_s))
         clumping = abs(float(np.log(cv / theirs))) if cv and theirs else 0.0
         found[name] = (
             distribution_distance(trace.prompt_tokens, prompt)

@@ -24,7 +24,8 @@ class Figures(BaseModel):
     over minutes, weighted by gaps). ``idc_…`` is the variance of the counts in windows of that length over their mean:
     1 for Poisson arrivals at every length. ``turns`` are the requests of a session, ``gap_s`` the time from one to the
     next, ``reuse`` the share of prompt tokens that a prefix cache would hold which forgets nothing. Where a source was
-    seen through a span only, its sessions ``cut_off_s`` from its beginning are cut off.
+    seen through a span only, its sessions ``cut_off_s`` from its beginning are cut off. ``note`` says why a stream made
+    after a source differs from it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class Figures(BaseModel):
     gap_s: Lengths = Lengths()
     reuse: float | None = None
     cut_off_s: float | None = None
+    note: str | None = None
 
     @property
     def idc(self) -> tuple[float | None, ...]:

@@ -3,9 +3,9 @@
 import numpy as np
 
 from capsim.workload import chats
-from capsim.workload.arrivals import Windows, cycle, long_run_rate_per_s
+from capsim.workload.arrivals import Windows, cycle
 from capsim.workload.chats import Chat
-from capsim.workload.classes import Superposed
+from capsim.workload.classes import mean_rate_per_s
 from capsim.workload.figures import Figures, figures, lengths
 from capsim.workload.levels import HOUR_S
 from capsim.workload.requests import draw_arrivals, draw_lengths
@@ -30,6 +30,8 @@ def generated(workload: Workload, span_s: float, *, cut_off: bool = False) -> Fi
         times, some = _streams_of_sessions(workload, span_s, cut_off=cut_off)
         prompt, output = chats.tokens(some)
         found = _session_figures(some, workload.prefix or Prefix())
+        if not cut_off:
+            found["turns"] = lengths(chats.requests(workload))
     else:
         prompt, output = draw_lengths(workload, SAMPLE)
         found = {}
@@ -71,14 +73,17 @@ def arrivals_in(workload: Workload, span_s: float, seed: int, replication: int) 
     return draw_arrivals(timed, seed, replication)[0]
 
 
-def requests_per_s(workload: Workload) -> float:
-    """Requests a second of an open workload, over a long time."""
+def long_run_rate_per_s(workload: Workload) -> float:
+    """Requests or, where those come in some, sessions a second of an open workload, over a long time."""
     arrival = workload.arrival
     assert arrival is not None
     assert not isinstance(arrival, (Closed, Users))
-    if isinstance(arrival, Superposed):
-        return sum(long_run_rate_per_s(one.arrival) for one in arrival.classes)
-    return long_run_rate_per_s(arrival) * chats.mean_requests(workload)
+    return mean_rate_per_s(arrival)
+
+
+def requests_per_s(workload: Workload) -> float:
+    """Requests a second of an open workload, over a long time."""
+    return long_run_rate_per_s(workload) * float(chats.requests(workload).mean())
 
 
 def _session_figures(some: list[chats.Chat], prefix: Prefix) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
-from scipy.stats import expon, lognorm, norm
+from scipy.special import ndtri
 
 from capsim.errors import ScenarioError
 from capsim.workload.chats import MAX_REQUESTS
@@ -173,9 +173,9 @@ def _distribution(
     quantiles = np.clip(QUANTILES, TAIL, 1 - TAIL)
     sigma = float(np.sqrt(np.log1p((spread / (mean - low)) ** 2)))
     drawn = {
-        "normal": lambda: norm.ppf(quantiles, mean, spread),
-        "log_normal": lambda: low + lognorm.ppf(quantiles, sigma, scale=(mean - low) * np.exp(-(sigma**2) / 2)),
-        "exponential": lambda: low + expon.ppf(quantiles, scale=mean - low),
+        "normal": lambda: mean + spread * ndtri(quantiles),
+        "log_normal": lambda: low + (mean - low) * np.exp(sigma * ndtri(quantiles) - sigma**2 / 2),
+        "exponential": lambda: low - (mean - low) * np.log1p(-quantiles),
     }
     if kind not in drawn:
         raise ScenarioError.one(f"unknown distribution_type '{kind}'", path=path, key=key)

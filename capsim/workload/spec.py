@@ -39,6 +39,12 @@ class Closed(_Spec):
     users: PositiveInt
     classes: tuple[ClientClass, ...] | None = Field(None, min_length=1)
 
+    @model_validator(mode="after")
+    def _lengths_of_classes(self) -> Self:
+        if any(one.prompt_tokens is None for one in self.classes or ()):
+            raise ValueError("each of a closed loop's classes needs prompt_tokens and output_tokens")
+        return self
+
 
 Arrival = Annotated[
     Poisson | ConstantRate | Gamma | Weibull | OnOff | Profile | Windows | Spike | Ramp | Superposed | Users | Closed,
@@ -113,8 +119,8 @@ class Workload(_Spec):
             raise ValueError("classes bring their own lengths: leave prompt_tokens, output_tokens and trace out")
         if self.in_sessions and (self.trace is not None or self.classes):
             raise ValueError(
-                "sessions, users and prefixes are drawn: neither a trace nor classes (superposed arrivals) take them; "
-                "leave session, prefix and users out, or give each class a scenario of its own"
+                "sessions, users and prefixes are drawn: neither a trace nor classes with lengths of their own take "
+                "them; leave session, prefix and users out, or give each class a scenario of its own"
             )
         compaction = self.session.compaction if self.session else None
         if compaction is not None and self.prefix is not None and compaction.to_tokens < shared_tokens(self.prefix):
@@ -137,7 +143,10 @@ class Workload(_Spec):
     @property
     def classes(self) -> tuple[ClientClass, ...]:
         """The client classes that bring the lengths; none where the workload has lengths of its own."""
-        return (self.arrival.classes or ()) if isinstance(self.arrival, (Superposed, Closed)) else ()
+        match self.arrival:
+            case Superposed(brings_lengths=True) | Closed():
+                return self.arrival.classes or ()
+        return ()
 
 
 class WorkloadPreset(Workload):

@@ -9,7 +9,7 @@ import numpy as np
 
 from capsim.workload.arrivals import Profile, Ramp, Single, Spike, Windows, cycle, long_run_rate_per_s
 from capsim.workload.chats import ANY, Chat, Longest, draw, sample
-from capsim.workload.classes import Superposed
+from capsim.workload.classes import Superposed, together
 from capsim.workload.drawing import times
 from capsim.workload.prefixes import RUN_TOKENS, SHORT_RUN_TOKENS, Context
 from capsim.workload.sessions import Prefix, Retries, Users, shared_tokens
@@ -86,7 +86,7 @@ def sessions(
     if isinstance(workload.arrival, Closed):
         users = workload.arrival.users
         stages = _Stages.of(pool, AT_ONCE, closed=True)
-        history = _History(users / max(1e-9, float(stages.life_s.mean())))
+        history = _History(_Past(users / max(1e-9, float(stages.life_s.mean()))))
         begun = [
             one._replace(request=one.request % len(one.chat.pause_s))
             for one in _met(pool, stages, users, history, start)
@@ -97,8 +97,7 @@ def sessions(
         stages = _Stages.of(pool, response, closed=False)
         users = int(stream(seed, replication, "begun").poisson(history.most_per_s * stages.life_s.mean()))
         begun = _met(pool, stages, users, history, start)
-        chunks = times(family, stream(seed, replication, "arrivals"))
-        arrival_s = (at_s for chunk in chunks for at_s in chunk.tolist())
+        arrival_s = _begin_s(family, seed, replication)
     prefix = workload.prefix or Prefix()
     all_share = min(min(chat.prompt_tokens) for chat in pool) >= shared_tokens(prefix)
     return SessionTraffic(
@@ -111,23 +110,24 @@ def sessions(
 
 def request_times(workload: Workload, seed: int, replication: int) -> np.ndarray:
     """When requests of open sessions come within ``duration_s``, if answers take no time. Shape (n,), in order."""
-    drawn, span_s = sessions(workload, seed, replication, None), workload.duration_s or 0.0
-    met = [one for one in drawn.begun if one.request < len(one.chat.pause_s)]
+    span_s, begun = workload.duration_s or 0.0, sessions(workload, seed, replication, None).begun
+    met = [one for one in begun if one.request < len(one.chat.pause_s)]
     times_s = [one.start_s + _since_first(one.chat.pause_s[one.request :]) for one in met]
-    times_s += [at_s for at_s, _ in _beginning(drawn, span_s)]
+    times_s += [at_s for at_s, _ in _beginning(workload, span_s, seed, replication)]
     return np.sort(np.concatenate([one[one <= span_s] for one in (np.empty(0), *times_s)]))
 
 
 def sessions_in(workload: Workload, seed: int, replication: int) -> list[tuple[np.ndarray, Chat]]:
     """Open sessions that begin within ``duration_s``, as far as they come in it: when their requests do, and these."""
     span_s = workload.duration_s or 0.0
-    return [_until(span_s, *one) for one in _beginning(sessions(workload, seed, replication, None), span_s)]
+    return [_until(span_s, *one) for one in _beginning(workload, span_s, seed, replication)]
 
 
-def _beginning(drawn: SessionTraffic, span_s: float) -> Iterator[tuple[np.ndarray, Chat]]:
+def _beginning(workload: Workload, span_s: float, seed: int, replication: int) -> Iterator[tuple[np.ndarray, Chat]]:
     """When the requests of each session that begins in the span come, and what they are."""
-    begins_s = takewhile(lambda at_s: at_s <= span_s, drawn.arrival_s)
-    return ((at_s + _since_first(chat.pause_s), chat) for at_s, chat in zip(begins_s, drawn.chats, strict=False))
+    begin_s = takewhile(lambda at_s: at_s <= span_s, _begin_s(_family(workload.arrival), seed, replication))
+    drawn = draw(workload, ANY, seed, replication, "")
+    return ((at_s + _since_first(chat.pause_s), chat) for at_s, chat in zip(begin_s, drawn, strict=False))
 
 
 def _until(end_s: float, at_s: np.ndarray, chat: Chat) -> tuple[np.ndarray, Chat]:
@@ -145,16 +145,23 @@ def requests_per_s(workload: Workload, longest: Longest = ANY) -> float:
     return float(requests * _history(_family(workload.arrival)).per_s(np.zeros(1))[0])
 
 
-def _family(arrival: Arrival | None) -> Single:
+def _family(arrival: Arrival | None) -> Single | Superposed:
     """What sessions arrive by."""
     assert arrival is not None
-    assert not isinstance(arrival, Superposed | Closed)
+    assert not isinstance(arrival, Closed)
     return arrival.arrivals if isinstance(arrival, Users) else arrival
 
 
+def _begin_s(family: Single | Superposed, seed: int, replication: int) -> Iterator[float]:
+    """When sessions begin, one after the other without end."""
+    if isinstance(family, Superposed):
+        return (at_s for chunk, _ in together(family, seed, replication) for at_s in chunk.tolist())
+    return (at_s for chunk in times(family, stream(seed, replication, "arrivals")) for at_s in chunk.tolist())
+
+
 @dataclass(frozen=True)
-class _History:
-    """How fast sessions began before the run: ``most_per_s``, less of it by the hour where there are ``shares``.
+class _Past:
+    """How fast sessions of one class began: ``most_per_s``, less of it by the hour where there are ``shares``.
 
     ``shares`` are those of equal parts of ``period_s``; the run begins at ``start_s`` of it.
     """
@@ -164,26 +171,43 @@ class _History:
     period_s: float = 1.0
     start_s: float = 0.0
 
-    def share(self, ago_s: np.ndarray) -> np.ndarray:
-        """The rate so long ago over the highest, shape (n,)."""
+    def per_s(self, ago_s: np.ndarray) -> np.ndarray:
+        """The rate so long ago, shape (n,)."""
         part = (self.start_s - ago_s) % self.period_s / self.period_s * len(self.shares)
-        return np.array(self.shares)[part.astype(int).clip(max=len(self.shares) - 1)]
+        return self.most_per_s * np.array(self.shares)[part.astype(int).clip(max=len(self.shares) - 1)]
+
+
+class _History:
+    """How fast sessions began before the run: those of all its parts, never more than ``most_per_s``."""
+
+    def __init__(self, *parts: _Past) -> None:
+        self._parts = parts
+        self.most_per_s = sum(part.most_per_s for part in parts)
 
     def per_s(self, ago_s: np.ndarray) -> np.ndarray:
         """The rate so long ago, shape (n,)."""
-        return self.most_per_s * self.share(ago_s)
+        return np.sum([part.per_s(ago_s) for part in self._parts], axis=0)
+
+    def share(self, ago_s: np.ndarray) -> np.ndarray:
+        """That rate over the highest, shape (n,)."""
+        return self.per_s(ago_s) / self.most_per_s
 
 
-def _history(family: Single) -> _History:
+def _history(family: Single | Superposed) -> _History:
+    alone = [one.arrival for one in family.classes] if isinstance(family, Superposed) else [family]
+    return _History(*map(_past, alone))
+
+
+def _past(family: Single) -> _Past:
     match family:
         case Profile() | Windows():
             rates, period_s, start_s = cycle(family)
-            return _History(max(rates), tuple(rate / max(rates) for rate in rates), period_s, start_s)
+            return _Past(max(rates), tuple(rate / max(rates) for rate in rates), period_s, start_s)
         case Spike():
-            return _History(family.rate_per_s)
+            return _Past(family.rate_per_s)
         case Ramp():
-            return _History(family.from_per_s)
-    return _History(long_run_rate_per_s(family))
+            return _Past(family.from_per_s)
+    return _Past(long_run_rate_per_s(family))
 
 
 class _Stages(NamedTuple):

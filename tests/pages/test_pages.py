@@ -6,9 +6,9 @@ import yaml
 from conftest import ROOT, text_of
 
 from capsim import jobs
+from capsim.json_text import to_json
 from capsim.levers import load_stack, stack
 from capsim.pages.parts import sweeps
-from capsim.store import to_json
 from capsim.sweep import load_sweep, run_sweep
 from capsim.whole_file import write_whole
 
