@@ -56,7 +56,7 @@ def of_run(run: Run) -> Saved:
 
 
 def load(directory: Path) -> Saved:
-    """Read a run directory.
+    """Read a run directory; that of an earlier run where the process that was to replace it was killed half way.
 
     Raises
     ------
@@ -65,13 +65,13 @@ def load(directory: Path) -> Saved:
     """
     try:
         with refusals("read", directory):
-            _recover(directory)
-            summary, rows = _read(directory)
+            place = directory if directory.exists() or not _aside(directory).is_dir() else _aside(directory)
+            summary, rows = _read(place)
     except ValueError as error:
         raise ScenarioError.one(f"cannot be read: {error}", path=directory) from error
     if summary.get("schema_version") != SCHEMA_VERSION:
         raise ScenarioError.one("is of another version of capsim: run it again", path=directory)
-    return Saved(summary, rows, directory)
+    return Saved(summary, rows, place)
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -102,6 +102,8 @@ def check_target(directory: Path) -> None:
         _recover(directory)
         if directory.exists() and not directory.is_dir():
             raise ScenarioError.one("is a file: give a directory", path=f"--out {directory}")
+        if directory.is_mount() or directory.resolve() == Path.cwd():
+            raise ScenarioError.one("cannot be replaced: give a directory inside it", path=f"--out {directory}")
         there = [file.name for file in directory.iterdir()] if directory.is_dir() else []
     ours = any(name in there for name in OURS) or all(PROGRESS in name for name in there)  # of a run that was killed
     if not ours:
@@ -134,7 +136,9 @@ def _fill(place: Path, run: Run) -> None:
 
 
 def _write_whole(directory: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a fresh directory and put it in place; an earlier one stands aside until it is."""
+    """Fill a fresh directory and put it in place; an earlier one stands aside until it is. Only one that writes puts it
+    back, as one that reads does not know whether somebody writes.
+    """
     check_target(directory)
     fresh = _fresh(directory)
     try:

@@ -1,13 +1,16 @@
 """The search for sessions per node: brackets, what binds, and the closed form it starts from."""
 
+import inspect
 import itertools
 import math
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +21,8 @@ from capsim.capacity.trials import Trials, find
 from capsim.errors import Infeasible, ScenarioError
 from capsim.experiment import run, summarise
 from capsim.glossary import LATENCIES
-from capsim.scenario import resolve
+from capsim.scenario import Resolved, resolve
+from capsim.scenario.resolved import STEP_TIMES_DEPEND_ON
 from capsim.steptime import Batch
 from capsim.steptime.roofline import Roofline
 
@@ -71,6 +75,54 @@ def test_the_bracket_holds_the_limit_to_five_percent(limit, off):
     assert low <= limit < high
     assert high <= max(low + 1, 1.05 * low)
     assert min(len(trials.done[end]) for end in (low, high)) >= 3
+
+
+class Noisy(Trials):
+    """Goodput falls along a line through the target at ``limit``; each replication is off by chance."""
+
+    def __init__(self, limit, steep, noise, seed):
+        super().__init__(at=None, on_trial=None)
+        self.limit, self.steep, self.noise, self.seed = limit, steep, noise, seed
+
+    def replicate(self, number, replications=1):
+        shares = [one.good_share for one in self.done.get(number, [])]
+        for index in range(len(shares), len(shares) + replications):
+            chance = sum(
+                np.random.default_rng(seed).normal() for seed in ([self.seed, index], [self.seed, index, number])
+            )
+            shares.append(np.clip(0.95 - self.steep * (number / self.limit - 1) + self.noise * chance, 0, 1))
+        self.done[number] = [SimpleNamespace(good_share=share) for share in shares]
+        self._resolved[number] = SimpleNamespace(
+            scenario=SimpleNamespace(replications=2, slo=SimpleNamespace(attained=0.95))
+        )
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.floats(1.5, 3000), st.floats(0.3, 3), st.sampled_from([0.05, 0.3, 2, 20]), st.sampled_from([0, 0.005, 0.05]),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_whatever_chance_does_the_ends_pass_and_fail_and_are_close(limit, off, steep, noise, seed):
+    trials = Noisy(limit, steep, noise, seed)
+    try:
+        low, high = find(trials, max(1, round(off * limit)))
+    except Infeasible:
+        assert not trials.passes(1)
+        assert trials.sure(1) or trials.spent(1)
+        return
+    assert trials.passes(low)
+    assert not trials.passes(high)
+    assert high <= max(low + 1, 1.05 * low)
+    assert all(trials.sure(end) or trials.spent(end) for end in (low, high))
+    if not noise:
+        assert low <= limit <= high
+
+
+def test_the_search_upwards_looks_as_far_as_it_may():
+    trials = Answers(63_000)
+    assert find(trials, 1000)[0] <= 63_000 < find(trials, 1000)[1]
+    with pytest.raises(Infeasible, match="no load misses"):
+        find(Answers(10**9), 1000)
 
 
 def test_no_session_at_all_is_infeasible(resolved):
@@ -207,8 +259,12 @@ def test_a_plan_needs_a_target(resolved):
 def test_what_binds_is_what_the_scenario_is_short_of(resolved, overrides, binds):
     one = resolved(*overrides)
     found = find_capacity(one)
+    counts = {sessions: len(done) for sessions, done in found.trials.done.items()}
     word, carried = what_binds(one, found)
     assert word == binds, carried
+    assert counts == {sessions: len(done) for sessions, done in found.trials.done.items()}, (
+        "the bracket stays as it was"
+    )
     assert carried[word] >= found.low
     assert all(carried[word] >= sessions for sessions in carried.values())
 
@@ -298,6 +354,8 @@ def test_simulated_capacity_rises_with_bandwidth_up_to_the_bracket(resolved):
 
 
 def test_a_copy_shares_step_times_unless_they_depend_on_what_changes(resolved):
+    reads = re.findall(r"self\.(\w+)", inspect.getsource(Resolved._step_time_model.func))
+    assert set(reads) == STEP_TIMES_DEPEND_ON
     one = resolved()
     longer = one.changed(workload=one.workload.changed(requests=700))
     faster = one.changed(device=one.device.model_copy(update={"memory_bytes_per_s": 1e13}))

@@ -1,6 +1,7 @@
 """The prefix cache: leading runs, shared by whoever holds them, the least recently held evicted first."""
 
 import json
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,76 @@ def test_blocks_are_conserved_and_nothing_held_is_evicted(events):
         assert all(cache.match(held, 1000).runs == len(held) for held in inside)
         assert cache.allocated_blocks == cache.freed_blocks + cache.resident_blocks
         assert 0 <= cache.idle_blocks <= cache.free_blocks <= cache.total_blocks
+
+
+class PlainCache:
+    """Every entry counts all that hold it, and prompts are walked from the first run on."""
+
+    def __init__(self, blocks):
+        self.free, self.blocks, self.holders, self.idle = blocks, {}, {}, []
+
+    def take(self, blocks):
+        if blocks > self.free:
+            return False
+        while blocks > self.free - sum(self.blocks[run] for run in self.idle):
+            gone = self.idle.pop(0)
+            del self.blocks[gone], self.holders[gone]
+        self.free -= blocks
+        return True
+
+    def match(self, prefix):
+        there = list(takewhile(self.blocks.__contains__, prefix))
+        idle = [run for run in there if run in self.idle]
+        return Match(len(there), *(sum(self.blocks[run] for run in runs) for runs in (there, idle)))
+
+    def hold(self, runs):
+        for run in runs:
+            self.holders[run] += 1
+            if run in self.idle:
+                self.idle.remove(run)
+                self.free -= self.blocks[run]
+
+    def share(self, run, blocks):
+        if run not in self.blocks:
+            self.blocks[run], self.holders[run] = blocks, 1
+        else:
+            self.hold([run])
+            self.free += blocks
+
+    def leave(self, runs):
+        for run in reversed(runs):
+            self.holders[run] -= 1
+            if not self.holders[run]:
+                self.idle.append(run)
+                self.free += self.blocks[run]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 26), st.integers(0, 3), st.integers(0, 5)), max_size=80), st.integers(4, 14))
+def test_entries_that_count_the_last_of_their_holders_do_as_those_that_count_all(events, blocks):
+    """Prompts branch after every run, and requests compute the same runs side by side."""
+    cache, plain, inside = KVCache(blocks, BlockRule(16)), PlainCache(blocks), []
+    for leaf, does, which in events:
+        prefix = tuple((leaf // 3**above + 100 * above, 16 * (3 - above)) for above in (2, 1, 0))
+        if does == 0:
+            match = cache.match(prefix, 1000)
+            assert match == plain.match(prefix)
+            if match.idle_blocks <= cache.free_blocks:
+                cache.hold(prefix, match.runs)
+                plain.hold(prefix[: match.runs])
+                inside.append([prefix, match.runs])
+        elif inside and does == 1:
+            prefix, runs = inside.pop(which % len(inside))
+            cache.leave(prefix, runs)
+            plain.leave(prefix[:runs])
+        elif inside and (one := inside[which % len(inside)])[1] < 3:
+            room = cache.take(1)
+            assert room == plain.take(1)
+            if room:
+                cache.share(*one, 1)
+                plain.share(one[0][one[1]], 1)
+                one[1] += 1
+        assert (cache.free_blocks, list(cache._idle)) == (plain.free, plain.idle)
 
 
 # Leading-run token hit rates of an LRU cache of that many blocks of 512 tokens, one request after the other

@@ -52,7 +52,29 @@ def test_a_result_that_stands_aside_is_found_when_it_is_read(tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ScenarioError, match="cannot be read: Expecting value"):
         store.load(tmp_path / "run")
-    assert (tmp_path / "run" / "summary.json").read_text() == "old"
+    assert not (tmp_path / "run").exists(), "somebody may be about to put a new one there"
+
+
+def test_a_reader_between_the_two_renames_does_not_stand_in_the_way(tmp_path, monkeypatch):
+    write(tmp_path / "run", "old")
+    rename = Path.rename
+
+    def read_before(path, target):
+        if not (tmp_path / "run").exists():
+            with pytest.raises(ScenarioError, match="cannot be read"):
+                store.load(tmp_path / "run")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", read_before)
+    write(tmp_path / "run", "new")
+    assert (tmp_path / "run" / "summary.json").read_text() == "new"
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_place_that_cannot_be_replaced_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ScenarioError, match="cannot be replaced: give a directory inside it"):
+        store.check_target(Path())
 
 
 def test_what_stands_aside_of_a_result_that_was_replaced_is_cleared_away(tmp_path):

@@ -147,13 +147,14 @@ def test_a_corrupt_point_is_named_and_done_again(sweep_file):
     swept(sweep_file)
     table = sweep_file.parent / "out" / TABLE
     first = table.read_bytes()
-    spoilt, cut, *_ = sorted((sweep_file.parent / "out" / "points").glob("*.json"))
+    spoilt, cut, empty, *_ = sorted((sweep_file.parent / "out" / "points").glob("*.json"))
     spoilt.write_text(spoilt.read_text().replace("done", "gone"))
     cut.write_text(cut.read_text()[:40])
+    empty.write_text('{"sha256": null, "row": null}')
     notes = []
     _, ran = swept(sweep_file, on_note=notes.append)
-    assert len(ran) == 2
-    assert all(any(path.stem in note for note in notes) for path in (spoilt, cut))
+    assert len(ran) == 3
+    assert all(any(path.stem in note for note in notes) for path in (spoilt, cut, empty))
     assert table.read_bytes() == first
 
 
@@ -255,6 +256,10 @@ def test_a_directory_of_something_else_or_of_a_running_sweep_is_refused(sweep_fi
     (other / "thesis.txt").write_text("mine")
     with pytest.raises(ScenarioError, match="something else"):
         run_sweep(load_sweep(sweep_file), other, Here())
+
+    (sweep_file.parent / "begun").mkdir()
+    (sweep_file.parent / "begun" / ".lock").touch()  # killed before it wrote anything else
+    assert len(run_sweep(load_sweep(sweep_file), sweep_file.parent / "begun", Here())) == 4
 
     def again(progress):
         with pytest.raises(ScenarioError, match="another sweep"):

@@ -45,7 +45,7 @@ def what_binds(resolved: Resolved, found: Capacity) -> tuple[str, dict[str, int]
     Chance has no say: where the last one drops out, its goodput must lie apart from that of the others and of the fleet
     as it is, replication by replication, or they get more of these; those that stay together are named together.
     """
-    base, low, high = found.trials, found.low, found.high
+    base, low, high = replace(found.trials, done=dict(found.trials.done)), found.low, found.high  # the bracket stays
     as_it_is = sum(one.good_share for one in base.done[high][:FEW]) / FEW
     assert resolved.scenario.slo is not None
     target = resolved.scenario.slo.attained + as_it_is - base.goodput(high)[0]

@@ -10,12 +10,12 @@ from capsim.glossary import LATENCIES
 from capsim.scenario import Resolved
 
 MOST_NODES = 1 << 14
-FEWEST = 2
+FEWEST = 3
 """Replications of a fleet that an answer hangs on: large fleets differ less from run to run than a node does."""
 
 
 def size_for(resolved: Resolved, users: int, guess: int, on_trial: OnTrial) -> dict[str, Any]:
-    """The smallest fleet that keeps the SLO for ``users``, whole and with one of its nodes down.
+    """The smallest fleet near ``guess`` that keeps the SLO for ``users``, whole and with one of its nodes down.
 
     ``{nodes, whole, one_down, undecided}``, sought from ``guess`` nodes that are up. ``whole`` and ``one_down`` have
     ``nodes``, ``replications``, ``goodput``, ``goodput_ci95`` and ``latency``. Far from the answer one replication of
@@ -63,7 +63,7 @@ def doubts(fleet: dict[str, Any]) -> list[str]:
     if not fleet["undecided"]:
         return []
     near = " and ".join(f"{nodes:,}" for nodes in fleet["undecided"])
-    message = f"the target lies inside the interval of goodput of {near} nodes: the fleet could be a node off"
+    message = f"the target lies inside the interval of goodput of {near} nodes: the fleet could be smaller or larger"
     return [f"{message}; more replications would tell"]
 
 

@@ -4,6 +4,8 @@ from dataclasses import asdict
 from math import inf
 from typing import Any
 
+import numpy as np
+
 from capsim import cost, sizing
 from capsim.capacity.binds import what_binds
 from capsim.capacity.fleet import doubts, size_for
@@ -69,7 +71,8 @@ def _seen(trials: Trials, sessions: int) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for name, each in values.items():
         mean, half_width = t_interval(each)
-        seen |= {name: mean, f"{name}_ci95": bounded(mean, half_width, 1.0 if name == "goodput" else inf)}
+        mean_or_none = None if np.isnan(mean) else mean
+        seen |= {name: mean_or_none, f"{name}_ci95": bounded(mean, half_width, 1.0 if name == "goodput" else inf)}
     return seen
 
 

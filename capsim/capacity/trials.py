@@ -150,14 +150,16 @@ def _outside(trials: Trials, guess: int) -> int | None:
     if not trials.done:
         return guess
     if high is None:
-        number = max(low + 1, math.floor(RESOLUTION * low * low / min(trials.done)))
-        if number > TOO_MANY * max(guess, TOO_MANY):
+        most = TOO_MANY * max(guess, TOO_MANY)
+        if low == most:
             remedy = "add a threshold that grows with load, such as ttft_s"
             raise Infeasible("no load misses the SLO", remedies=[remedy])
-        return number
+        return min(most, max(low + 1, math.floor(RESOLUTION * low * low / min(trials.done))))
     if low > 0:
         return None
     if high == 1:
+        if not (trials.sure(1) or trials.spent(1)):
+            return 1
         raise Infeasible("not even one is served inside the SLO")
     return min(high - 1, max(1, math.ceil(high / RESOLUTION ** (1 + trials.missed(high)))))
 

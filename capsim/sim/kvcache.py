@@ -39,11 +39,13 @@ class Match(NamedTuple):
 NO_MATCH = Match(0, 0, 0)
 
 
-def _first(prefix: tuple[Run, ...], runs: int, where: Container[Run], *, there: bool) -> int:
-    """How many of the leading ``runs`` come before the first that is (not) there, as are all after it."""
-    if runs and (prefix[runs - 1] in where) != there:
+def _leading(prefix: tuple[Run, ...], runs: int, where: Container[Run], *, there: bool) -> int:
+    """How many of the first ``runs`` are there (or are not), before the first of which, and of all after it, the
+    contrary holds.
+    """
+    if runs and (prefix[runs - 1] in where) == there:
         return runs
-    return bisect_left(range(runs), True, key=lambda index: (prefix[index] in where) == there)
+    return bisect_left(range(runs), True, key=lambda index: (prefix[index] in where) != there)
 
 
 class KVCache:
@@ -111,8 +113,8 @@ class KVCache:
         if not prefix:
             return NO_MATCH
         known = bisect_right(prefix, known_tokens, key=itemgetter(1))
-        runs = _first(prefix, known, self._blocks, there=False)
-        held = _first(prefix, runs, self._idle, there=True)
+        runs = _leading(prefix, known, self._blocks, there=True)
+        held = _leading(prefix, runs, self._idle, there=False)
         blocks = self._end(prefix, runs)
         idle = blocks - self._end(prefix, held)
         if self.offload is None:

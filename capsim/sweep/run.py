@@ -105,10 +105,15 @@ class _Running:
 
     def _conclude(self, state: State) -> pd.DataFrame:
         """All that is known in one table, points that nobody has looked for by now too."""
-        deque(self._missing(), maxlen=0)
-        frame = table_of(self.points, self.rows)
-        write_table(self.directory, frame)
-        self._tell(state)
+        try:
+            deque(self._missing(), maxlen=0)
+            frame = table_of(self.points, self.rows)
+            write_table(self.directory, frame)
+        except ScenarioError:
+            state = "failed"
+            raise
+        finally:
+            self._tell(state)
         return frame
 
     def _missing(self) -> Iterator[int]:
@@ -132,21 +137,21 @@ class _Running:
         """Points that are missing. Where a process dies, those that were running are tried again, each by itself."""
         if self.executor is not None:
             self._round(self.executor, self._missing())
-            self._give_up(self._missing())
+            self._give_up(self._missing(), "the executor broke before it was done")
         while next(self._missing(), None) is not None:
             self._in_processes(self._missing(), self.jobs)
             for index in list(islice(self._missing(), self.jobs)):  # they are taken in order: it died over one of these
                 self._in_processes([index], 1)
                 if self.rows[index] is None:
-                    self._give_up([index])
+                    self._give_up([index], "its process died: out of memory?")
 
     def _in_processes(self, indexes: Iterable[int], jobs: int) -> None:
         with processes(jobs) as pool:
             self._round(pool, indexes)
 
-    def _give_up(self, indexes: Iterable[int]) -> None:
+    def _give_up(self, indexes: Iterable[int], reason: str) -> None:
         for index in indexes:
-            self._keep(index, {"status": "failed", "reason": "its process died: out of memory?"})
+            self._keep(index, {"status": "failed", "reason": reason})
 
     def _round(self, executor: Executor, indexes: Iterable[int]) -> None:
         """Run points, each once. Those over which the executor breaks, or that it drops, stay without a row."""

@@ -31,8 +31,9 @@ def locked_directory(directory: Path) -> Iterator[None]:
     if directory.is_file() or strange:
         raise ScenarioError.one("is taken by something else: give another directory", path=f"--out {directory}")
     with refusals("written", f"--out {directory}"):
-        (directory / POINTS).mkdir(parents=True, exist_ok=True)
-        lock = (directory / LOCK).open("a")
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / LOCK).open("a")  # first, so that it is known as a sweep's
+        (directory / POINTS).mkdir(exist_ok=True)
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +87,7 @@ def _row(text: str) -> Row:
         if kept["sha256"] != _digest(kept["row"]):
             raise ValueError("its checksum differs")
         row: dict[str, Any] = json.loads(kept["row"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"it is not whole: {error}") from error
     return row
 
