@@ -102,6 +102,7 @@ def test_a_whole_run(benchmark, name, tmp_path, capsys):
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         child = fresh.submit(whole_run, load, requests, settings, tmp_path / "run")
         seconds, peak_bytes = benchmark.pedantic(child.result)
+    assert len(store.load(tmp_path / "run").requests()) > 0
     with capsys.disabled():
         print(f"\n{name}: {requests:,} requests in {seconds:.1f} s, {requests / seconds:,.0f} a second", end="")
         print(f", peak memory {peak_bytes / 1e6:,.0f} MB")
@@ -119,8 +120,9 @@ def test_bare_simpy_timeouts(benchmark, capsys):
 
         again(None)
         env.run()
+        return env.now
 
-    benchmark.pedantic(timeouts, rounds=5)
+    assert benchmark.pedantic(timeouts, rounds=5) == 100_000
     with capsys.disabled():
         print(f"\nbare SimPy timeouts: {100_000 / benchmark.stats['min']:,.0f} a second")
 
@@ -135,6 +137,8 @@ def test_the_instant_estimate(benchmark, path):
     resolved = resolve(path, ["nodes=1"])
     estimate = benchmark.pedantic(instant, (resolved,), rounds=5, warmup_rounds=1)
     found = find_capacity(resolved)
+    assert 0 < found.low < found.high <= max(found.low + 1, 1.05 * found.low)
+    assert estimate.sessions > 0
     ESTIMATED[path.stem] = estimate.sessions, found.low, found.high, benchmark.stats["min"]
 
 

@@ -123,6 +123,10 @@ def test_the_search_upwards_looks_as_far_as_it_may():
     assert find(trials, 1000)[0] <= 63_000 < find(trials, 1000)[1]
     with pytest.raises(Infeasible, match="no load misses"):
         find(Answers(10**9), 1000)
+    beyond = Answers(10**9)
+    beyond.replicate(5000)  # more than is looked at from a guess of 1
+    with pytest.raises(Infeasible, match="no load misses"):
+        find(beyond, 1)
 
 
 def test_no_session_at_all_is_infeasible(resolved):
@@ -210,7 +214,7 @@ def test_a_fleet_passes_whole_and_with_a_node_down_and_chance_does_not_decide(
     found = size_for(resolved(), 30, 3, lambda nodes, run: None)
     assert (found["nodes"], found["one_down"]["nodes"]) == (one_down + 1, one_down)
     assert found["undecided"] == undecided
-    assert found["one_down"]["replications"] >= 2
+    assert found["one_down"]["replications"] >= 3
     assert found["whole"]["goodput"] >= 0.95
     assert len(fleet.doubts(found)) == len(undecided)
 

@@ -151,7 +151,7 @@ def _outside(trials: Trials, guess: int) -> int | None:
         return guess
     if high is None:
         most = TOO_MANY * max(guess, TOO_MANY)
-        if low == most:
+        if low >= most:
             remedy = "add a threshold that grows with load, such as ttft_s"
             raise Infeasible("no load misses the SLO", remedies=[remedy])
         return min(most, max(low + 1, math.floor(RESOLUTION * low * low / min(trials.done))))
